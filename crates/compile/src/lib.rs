@@ -1,0 +1,1 @@
+//! MIL to a Plan: which functions run, on which buffers, with which types.

@@ -1,0 +1,1 @@
+//! Reverse-mode differentiation of MIL, as a rewrite from MIL to MIL.

@@ -1,0 +1,1 @@
+//! Model architectures as MIL functions, and their checkpoints.

@@ -1,0 +1,1 @@
+//! A Plan on an engine: buffers, aliasing and prepared bindings.

@@ -1,0 +1,89 @@
+//! Element types and rounding to them.
+
+use half::{bf16, f16};
+
+/// The type of one element. Names are those of MIL's text form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the variants are the types' own names")]
+pub enum DType {
+    Bool,
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+}
+
+impl DType {
+    /// Bytes that one element takes.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Bool | Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+        }
+    }
+
+    /// The name in MIL text: `fp16`, `int32`, `bool`, ...
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::F16 => "fp16",
+            Self::Bf16 => "bf16",
+            Self::F32 => "fp32",
+            Self::F64 => "fp64",
+            Self::I8 => "int8",
+            Self::I16 => "int16",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::U8 => "uint8",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+        }
+    }
+
+    /// Whether this is a floating-point type.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    /// Whether this is a signed or unsigned integer type (`bool` is not).
+    pub const fn is_int(self) -> bool {
+        !self.is_float() && !matches!(self, Self::Bool)
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The value of `dtype` nearest to `x` (ties to even for floats; integers truncate toward zero and saturate; `bool` is
+/// `x != 0`), as an `f64`.
+pub fn round_to(dtype: DType, x: f64) -> f64 {
+    match dtype {
+        DType::Bool => f64::from(u8::from(x != 0.0)),
+        DType::F16 => f16::from_f64(x).to_f64(),
+        DType::Bf16 => bf16::from_f64(x).to_f64(),
+        DType::F32 => f64::from(x as f32),
+        DType::F64 => x,
+        DType::I8 => f64::from(x as i8),
+        DType::I16 => f64::from(x as i16),
+        DType::I32 => f64::from(x as i32),
+        DType::I64 => (x as i64) as f64,
+        DType::U8 => f64::from(x as u8),
+        DType::U16 => f64::from(x as u16),
+        DType::U32 => f64::from(x as u32),
+        DType::U64 => (x as u64) as f64,
+    }
+}

@@ -1,0 +1,1 @@
+//! Training: data, optimiser, schedules, loss scale, metrics, checkpoints.
