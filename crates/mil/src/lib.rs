@@ -1,1 +1,22 @@
 //! MIL: typed ops, builder, shape and type rules, verifier, text, and the reference evaluator.
+//!
+//! A [`Program`] holds functions; a [`Function`] is a list of [`Operation`]s in single static assignment. Programs are
+//! made with a [`Builder`], checked by [`verify`], printed by [`print`] and evaluated, slowly and obviously, by [`evaluate`].
+
+mod builder;
+mod composite;
+mod function;
+mod infer;
+mod op;
+mod rewrite;
+mod verify;
+
+pub use builder::{BuildError, Builder};
+pub use composite::AdamW;
+pub use function::{
+    Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
+};
+pub use infer::{TypeError, broadcast, infer};
+pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
+pub use rewrite::{Rewriter, remove_dead_code};
+pub use verify::{Strictness, VerifyError, verify};

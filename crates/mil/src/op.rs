@@ -1,0 +1,481 @@
+//! The ops. Semantics follow coremltools' definitions (opset ios18) unless said otherwise.
+//!
+//! Families of element-wise ops that share one type rule are one variant with a kind; every other op is a variant of its
+//! own. Axes are stored counted from the front.
+
+use std::sync::Arc;
+
+use arcane_tensor::{DType, Tensor};
+
+use crate::ValueId;
+
+/// Element-wise ops of one operand; the result has the operand's type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unary {
+    /// |x|
+    Abs,
+    /// x
+    Identity,
+    /// −1, 0 or 1
+    Sign,
+    /// x²
+    Square,
+    /// √x
+    Sqrt,
+    /// 1 / √(x + ε)
+    Rsqrt {
+        /// ε, in the type of x.
+        epsilon: f64,
+    },
+    /// eˣ
+    Exp,
+    /// ln(x + ε)
+    Log {
+        /// ε, in the type of x.
+        epsilon: f64,
+    },
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// x / (1 + e⁻ˣ)
+    Silu,
+}
+
+/// Element-wise ops of two operands of one type, broadcast as numpy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    /// x + y
+    Add,
+    /// x − y
+    Sub,
+    /// x · y
+    Mul,
+    /// x / y; integers truncate toward zero
+    RealDiv,
+    /// The larger; NaN if either is
+    Maximum,
+    /// The smaller; NaN if either is
+    Minimum,
+}
+
+/// Comparisons: `bool` results, false for NaN except `NotEqual`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Compare {
+    Equal,
+    NotEqual,
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+}
+
+/// Element-wise logic on `bool`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Logical {
+    And,
+    Or,
+}
+
+/// Reductions over axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduce {
+    /// Σ x
+    Sum,
+    /// Σ x / n
+    Mean,
+    /// The largest; NaN if any is
+    Max,
+    /// The smallest; NaN if any is
+    Min,
+    /// Σ x²
+    SumSquare,
+    /// ln Σ eˣ with the maximum taken out; all −∞ gives −∞
+    LogSumExp,
+}
+
+/// How scatter ops combine an update with what is there. Repeated indices accumulate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScatterMode {
+    /// data + update
+    Add,
+    /// The update; the last one where indices repeat
+    Update,
+}
+
+/// One op with its operands and parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// A constant.
+    Const(Arc<Tensor>),
+    /// Element-wise, one operand.
+    Unary {
+        /// Which.
+        kind: Unary,
+        /// The operand.
+        x: ValueId,
+    },
+    /// Conversion to another dtype: floats round to nearest even, float to int truncates, to `bool` is x ≠ 0.
+    Cast {
+        /// The operand.
+        x: ValueId,
+        /// The result's dtype.
+        dtype: DType,
+    },
+    /// Element-wise, two operands.
+    Binary {
+        /// Which.
+        kind: Binary,
+        /// Left.
+        x: ValueId,
+        /// Right.
+        y: ValueId,
+    },
+    /// Comparison.
+    Compare {
+        /// Which.
+        kind: Compare,
+        /// Left.
+        x: ValueId,
+        /// Right.
+        y: ValueId,
+    },
+    /// Logic.
+    Logical {
+        /// Which.
+        kind: Logical,
+        /// Left.
+        x: ValueId,
+        /// Right.
+        y: ValueId,
+    },
+    /// `cond ? a : b`, the three broadcast.
+    Select {
+        /// `bool`.
+        cond: ValueId,
+        /// Taken where true.
+        a: ValueId,
+        /// Taken where false.
+        b: ValueId,
+    },
+    /// Reduction.
+    Reduce {
+        /// Which.
+        kind: Reduce,
+        /// The operand.
+        x: ValueId,
+        /// Sorted, distinct axes.
+        axes: Vec<usize>,
+        /// Whether reduced axes stay with length 1.
+        keep_dims: bool,
+    },
+    /// eˣ / Σ eˣ along an axis, the maximum subtracted first.
+    Softmax {
+        /// The operand.
+        x: ValueId,
+        /// The axis.
+        axis: usize,
+    },
+    /// Matrix product of the last two dimensions (ranks ≥ 2), batch dimensions broadcast.
+    Matmul {
+        /// Left.
+        x: ValueId,
+        /// Right.
+        y: ValueId,
+        /// Whether the last two dimensions of x are swapped first.
+        transpose_x: bool,
+        /// Whether the last two dimensions of y are swapped first.
+        transpose_y: bool,
+    },
+    /// `x · weightᵀ + bias`: x `[.., I]`, weight `[O, I]`, bias `[O]`. MIL wants weight and bias constant.
+    Linear {
+        /// The operand.
+        x: ValueId,
+        /// The weight.
+        weight: ValueId,
+        /// The bias.
+        bias: Option<ValueId>,
+    },
+    /// softmax(Q·Kᵀ/√E + mask)·V with query `[B, .., L, E]`, key `[B, .., S, E]`, value `[B, .., S, F]`, equal batch
+    /// dimensions; a `bool` mask keeps where true, a float mask is added.
+    ScaledDotProductAttention {
+        /// Query.
+        query: ValueId,
+        /// Key.
+        key: ValueId,
+        /// Value.
+        value: ValueId,
+        /// Mask that broadcasts to `[B, .., L, S]`.
+        attn_mask: Option<ValueId>,
+    },
+    /// Slices of x along an axis by `int32` indices: `x.shape[..axis] ++ indices.shape ++ x.shape[axis+1..]`.
+    Gather {
+        /// The operand.
+        x: ValueId,
+        /// Indices in `0..x.shape[axis]`.
+        indices: ValueId,
+        /// The axis.
+        axis: usize,
+    },
+    /// `x[.., indices[..i..], ..]` along an axis; x and indices have one rank, the result has the indices' shape.
+    GatherAlongAxis {
+        /// The operand.
+        x: ValueId,
+        /// Indices in `0..x.shape[axis]`.
+        indices: ValueId,
+        /// The axis.
+        axis: usize,
+    },
+    /// A copy of `data` with slices `updates` combined in at `indices` (rank 1) along an axis; the updates' shape is the
+    /// data's with the axis replaced by the number of indices.
+    Scatter {
+        /// What is copied.
+        data: ValueId,
+        /// Indices in `0..data.shape[axis]`.
+        indices: ValueId,
+        /// What is combined in.
+        updates: ValueId,
+        /// The axis.
+        axis: usize,
+        /// How.
+        mode: ScatterMode,
+    },
+    /// As `Scatter`, element by element: `data[.., indices[..i..], ..]` combined with `updates[..i..]`; indices and updates
+    /// have one shape of the data's rank.
+    ScatterAlongAxis {
+        /// What is copied.
+        data: ValueId,
+        /// Indices in `0..data.shape[axis]`.
+        indices: ValueId,
+        /// What is combined in.
+        updates: ValueId,
+        /// The axis.
+        axis: usize,
+        /// How.
+        mode: ScatterMode,
+    },
+    /// The same elements in row-major order under another shape.
+    Reshape {
+        /// The operand.
+        x: ValueId,
+        /// The new shape, of as many elements.
+        shape: Vec<usize>,
+    },
+    /// Permuted dimensions: result dimension i is x's dimension perm[i].
+    Transpose {
+        /// The operand.
+        x: ValueId,
+        /// A permutation.
+        perm: Vec<usize>,
+    },
+    /// Operands one after another along an axis.
+    Concat {
+        /// At least one operand.
+        values: Vec<ValueId>,
+        /// The axis.
+        axis: usize,
+    },
+    /// Consecutive pieces along an axis, one result each.
+    Split {
+        /// The operand.
+        x: ValueId,
+        /// The axis.
+        axis: usize,
+        /// Lengths that sum to the axis's.
+        sizes: Vec<usize>,
+    },
+    /// The whole repeated `reps[i]` times along dimension i.
+    Tile {
+        /// The operand.
+        x: ValueId,
+        /// One factor a dimension.
+        reps: Vec<usize>,
+    },
+    /// A tensor of one value.
+    Fill {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its dtype.
+        dtype: DType,
+        /// The value, of that dtype.
+        value: f64,
+    },
+}
+
+impl Unary {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Abs => "abs",
+            Self::Identity => "identity",
+            Self::Sign => "sign",
+            Self::Square => "square",
+            Self::Sqrt => "sqrt",
+            Self::Rsqrt { .. } => "rsqrt",
+            Self::Exp => "exp",
+            Self::Log { .. } => "log",
+            Self::Sigmoid => "sigmoid",
+            Self::Silu => "silu",
+        }
+    }
+}
+
+impl Binary {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::RealDiv => "real_div",
+            Self::Maximum => "maximum",
+            Self::Minimum => "minimum",
+        }
+    }
+}
+
+impl Compare {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::NotEqual => "not_equal",
+            Self::Less => "less",
+            Self::LessEqual => "less_equal",
+            Self::Greater => "greater",
+            Self::GreaterEqual => "greater_equal",
+        }
+    }
+}
+
+impl Logical {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::And => "logical_and",
+            Self::Or => "logical_or",
+        }
+    }
+}
+
+impl Reduce {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "reduce_sum",
+            Self::Mean => "reduce_mean",
+            Self::Max => "reduce_max",
+            Self::Min => "reduce_min",
+            Self::SumSquare => "reduce_sum_square",
+            Self::LogSumExp => "reduce_log_sum_exp",
+        }
+    }
+}
+
+impl ScatterMode {
+    /// The name in MIL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Update => "update",
+        }
+    }
+}
+
+impl Op {
+    /// The name in MIL.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Const(_) => "const",
+            Self::Unary { kind, .. } => kind.name(),
+            Self::Cast { .. } => "cast",
+            Self::Binary { kind, .. } => kind.name(),
+            Self::Compare { kind, .. } => kind.name(),
+            Self::Logical { kind, .. } => kind.name(),
+            Self::Select { .. } => "select",
+            Self::Reduce { kind, .. } => kind.name(),
+            Self::Softmax { .. } => "softmax",
+            Self::Matmul { .. } => "matmul",
+            Self::Linear { .. } => "linear",
+            Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
+            Self::Gather { .. } => "gather",
+            Self::GatherAlongAxis { .. } => "gather_along_axis",
+            Self::Scatter { .. } => "scatter",
+            Self::ScatterAlongAxis { .. } => "scatter_along_axis",
+            Self::Reshape { .. } => "reshape",
+            Self::Transpose { .. } => "transpose",
+            Self::Concat { .. } => "concat",
+            Self::Split { .. } => "split",
+            Self::Tile { .. } => "tile",
+            Self::Fill { .. } => "fill",
+        }
+    }
+
+    /// The operands in order.
+    pub fn operands(&self) -> Vec<ValueId> {
+        let mut found = Vec::new();
+        let mut copy = self.clone();
+        copy.for_each_operand(|v| found.push(*v));
+        found
+    }
+
+    /// The same op with each operand replaced by `map` of it.
+    #[must_use]
+    pub fn map_operands(&self, mut map: impl FnMut(ValueId) -> ValueId) -> Self {
+        let mut copy = self.clone();
+        copy.for_each_operand(|v| *v = map(*v));
+        copy
+    }
+
+    fn for_each_operand(&mut self, mut f: impl FnMut(&mut ValueId)) {
+        match self {
+            Self::Const(_) | Self::Fill { .. } => {}
+            Self::Unary { x, .. }
+            | Self::Cast { x, .. }
+            | Self::Reduce { x, .. }
+            | Self::Softmax { x, .. }
+            | Self::Reshape { x, .. }
+            | Self::Transpose { x, .. }
+            | Self::Split { x, .. }
+            | Self::Tile { x, .. } => f(x),
+            Self::Binary { x, y, .. }
+            | Self::Compare { x, y, .. }
+            | Self::Logical { x, y, .. }
+            | Self::Matmul { x, y, .. } => {
+                f(x);
+                f(y);
+            }
+            Self::Select { cond, a, b } => {
+                f(cond);
+                f(a);
+                f(b);
+            }
+            Self::Linear { x, weight, bias } => {
+                f(x);
+                f(weight);
+                if let Some(bias) = bias {
+                    f(bias);
+                }
+            }
+            Self::ScaledDotProductAttention { query, key, value, attn_mask } => {
+                f(query);
+                f(key);
+                f(value);
+                if let Some(mask) = attn_mask {
+                    f(mask);
+                }
+            }
+            Self::Gather { x, indices, .. } | Self::GatherAlongAxis { x, indices, .. } => {
+                f(x);
+                f(indices);
+            }
+            Self::Scatter { data, indices, updates, .. }
+            | Self::ScatterAlongAxis { data, indices, updates, .. } => {
+                f(data);
+                f(indices);
+                f(updates);
+            }
+            Self::Concat { values, .. } => values.iter_mut().for_each(f),
+        }
+    }
+}

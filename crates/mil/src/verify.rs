@@ -1,0 +1,184 @@
+//! The verifier. It is the list of what every pass may rely on.
+
+use std::collections::HashSet;
+
+use arcane_tensor::{DType, element_count};
+
+use crate::{Function, Op, Operation, TypeError, infer};
+
+/// How strict the verifier is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// In memory: operands that MIL wants constant (the weight and bias of `linear`) may be any value.
+    Open,
+    /// As text, packages and engines want it.
+    Strict,
+}
+
+/// What is wrong with a function, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// An op is ill-typed.
+    #[error("{function}: {op} at `{path}`: {source}")]
+    Type {
+        /// The function.
+        function: String,
+        /// The op's name.
+        op: &'static str,
+        /// The path of its first result.
+        path: String,
+        /// Why.
+        source: TypeError,
+    },
+    /// Another invariant does not hold.
+    #[error("{function}: {what}")]
+    Invariant {
+        /// The function.
+        function: String,
+        /// Which, and the value that breaks it.
+        what: String,
+    },
+}
+
+/// Checks a function:
+/// 1. every operand is a parameter or the result of an earlier op; every value is defined exactly once;
+/// 2. every op is well-typed and its results have the types that [`infer`] gives;
+/// 3. ranks are at most 5 and the size in bytes of every value can be addressed;
+/// 4. names of parameters and outputs are not empty and unique together;
+/// 5. outputs are results of ops, each value at most one output;
+/// 6. aliases name existing ports of equal type, each output and each parameter at most once;
+/// 7. constants of float type that are parameters of ops (ε) are finite;
+/// 8. *strict*: the weight and bias of `linear` are constants.
+pub fn verify(function: &Function, strictness: Strictness) -> Result<(), VerifyError> {
+    let invariant = |what: String| VerifyError::Invariant { function: function.name.clone(), what };
+    let mut defined = vec![false; function.values.len()];
+    for p in &function.parameters {
+        define(function, &mut defined, p.value).map_err(invariant)?;
+    }
+    for operation in &function.operations {
+        operation_holds(function, operation, &mut defined, strictness)?;
+    }
+    if let Some(i) = defined.iter().position(|d| !d) {
+        return Err(invariant(format!("value {i} `{}` is never defined", function.values[i].path)));
+    }
+    ports_hold(function).map_err(invariant)
+}
+
+fn define(function: &Function, defined: &mut [bool], v: crate::ValueId) -> Result<(), String> {
+    let Some(slot) = defined.get_mut(v.index()) else {
+        return Err(format!("value {} does not exist", v.index()));
+    };
+    let info = &function.values[v.index()];
+    if std::mem::replace(slot, true) {
+        return Err(format!("value {} `{}` is defined twice", v.index(), info.path));
+    }
+    if info.ty.shape.len() > 5 {
+        return Err(format!("`{}` has rank {}, at most 5 was expected", info.path, info.ty.shape.len()));
+    }
+    let bytes = element_count(&info.ty.shape).and_then(|n| n.checked_mul(info.ty.dtype.size()));
+    if bytes.is_none_or(|b| isize::try_from(b).is_err()) {
+        return Err(format!("`{}` {} is larger than memory can be", info.path, info.ty));
+    }
+    Ok(())
+}
+
+fn operation_holds(
+    function: &Function,
+    operation: &Operation,
+    defined: &mut [bool],
+    strictness: Strictness,
+) -> Result<(), VerifyError> {
+    let path = || operation.results.first().map_or(String::new(), |r| function.value(*r).path.clone());
+    let invariant = |what: String| VerifyError::Invariant { function: function.name.clone(), what };
+    let ill_typed = |source| VerifyError::Type {
+        function: function.name.clone(),
+        op: operation.op.name(),
+        path: path(),
+        source,
+    };
+    for v in operation.op.operands() {
+        if !defined.get(v.index()).copied().unwrap_or(false) {
+            let what = format!(
+                "{} at `{}` uses value {} before it is defined",
+                operation.op.name(),
+                path(),
+                v.index()
+            );
+            return Err(invariant(what));
+        }
+    }
+    let types = infer(&operation.op, |v| function.ty(v)).map_err(ill_typed)?;
+    if types.len() != operation.results.len() {
+        let what = format!("{} at `{}` has {} results", operation.op.name(), path(), operation.results.len());
+        return Err(invariant(what));
+    }
+    for (&r, inferred) in operation.results.iter().zip(&types) {
+        define(function, defined, r).map_err(invariant)?;
+        if function.ty(r) != inferred {
+            let what = format!("declared {}, the op gives {inferred}", function.ty(r));
+            return Err(ill_typed(TypeError(what)));
+        }
+    }
+    if strictness == Strictness::Strict
+        && let Op::Linear { weight, bias, .. } = &operation.op
+    {
+        let definitions = function.definitions();
+        for (v, name) in std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias"))) {
+            let constant =
+                definitions[v.index()].is_some_and(|i| matches!(function.operations[i].op, Op::Const(_)));
+            if !constant {
+                return Err(ill_typed(TypeError(format!(
+                    "{name} is a run-time value, a constant was expected"
+                ))));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ports_hold(function: &Function) -> Result<(), String> {
+    let mut names = HashSet::new();
+    let mut is_parameter = vec![false; function.values.len()];
+    for p in &function.parameters {
+        is_parameter[p.value.index()] = true;
+    }
+    let ports = function.parameters.iter().map(|p| &p.name).chain(function.outputs.iter().map(|o| &o.name));
+    for name in ports {
+        if name.is_empty() || !names.insert(name) {
+            return Err(format!("the port name `{name}` is empty or taken twice"));
+        }
+    }
+    let mut returned = HashSet::new();
+    for o in &function.outputs {
+        if o.value.index() >= function.values.len() {
+            return Err(format!("output `{}` does not exist", o.name));
+        }
+        if is_parameter[o.value.index()] || !returned.insert(o.value) {
+            return Err(format!("output `{}` is a parameter or another output, insert an identity", o.name));
+        }
+    }
+    let (mut outputs, mut parameters) = (HashSet::new(), HashSet::new());
+    for a in &function.aliases {
+        let (Some(o), Some(p)) = (function.outputs.get(a.output), function.parameters.get(a.parameter))
+        else {
+            return Err(format!("alias {a:?} names a port that does not exist"));
+        };
+        if function.ty(o.value) != function.ty(p.value) {
+            return Err(format!("output `{}` and parameter `{}` differ in type", o.name, p.name));
+        }
+        if !outputs.insert(a.output) || !parameters.insert(a.parameter) {
+            return Err(format!("output `{}` or parameter `{}` is aliased twice", o.name, p.name));
+        }
+    }
+    let finite = |op: &Op| match op {
+        Op::Unary { kind: crate::Unary::Rsqrt { epsilon } | crate::Unary::Log { epsilon }, .. } => {
+            epsilon.is_finite()
+        }
+        Op::Fill { dtype, value, .. } => *dtype != DType::Bool || *value == 0.0 || *value == 1.0,
+        _ => true,
+    };
+    match function.operations.iter().find(|o| !finite(&o.op)) {
+        Some(o) => Err(format!("{} has a constant that its type does not hold", o.op.name())),
+        None => Ok(()),
+    }
+}
