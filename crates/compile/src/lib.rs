@@ -1,1 +1,17 @@
 //! MIL to a Plan: which functions run, on which buffers, with which types.
+//!
+//! In the order in which a program meets them: [`simplify`] removes what need not be computed, [`mixed`] gives every value
+//! its type, and [`plan`] lays the functions of a training program out over buffers. A [`Plan`] is plain data; a session
+//! runs it on an engine.
+
+mod canonical;
+mod plan;
+mod precision;
+mod simplify;
+
+pub use plan::{
+    BufferKind, Call, FORMAT_VERSION, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding, TrainingProgram,
+    plan,
+};
+pub use precision::{Compute, FP16_TABLE, OpClass, Precision, mixed};
+pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};

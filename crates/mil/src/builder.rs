@@ -1,5 +1,10 @@
 //! Building functions so that the code reads like the model.
 
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "every method that appends an op gives a BuildError for an ill-typed one"
+)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

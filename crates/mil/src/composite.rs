@@ -1,8 +1,13 @@
 //! The one spelling of each composite that MIL has no op for. `docs/numerics.md` lists them with their rounding points.
 
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "every composite gives the BuildError of its first ill-typed op"
+)]
+
 use crate::{BuildError, Builder, Reduce, ValueId};
 
-/// Constants of AdamW (Loshchilov & Hutter 2019) that are fixed when the program is built.
+/// Constants of `AdamW` (Loshchilov & Hutter 2019) that are fixed when the program is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Decay of the first moment.
@@ -55,7 +60,7 @@ impl Builder {
         self.reduce_all(Reduce::Sum, weighted)
     }
 
-    /// One AdamW update of a tensor: returns the new weight and moments.
+    /// One `AdamW` update of a tensor: returns the new weight and moments.
     /// `m' = β₁m + (1−β₁)g`, `v' = β₂v + (1−β₂)g²`, `w' = decay·w − step·m' / (√v'·root_correction + ε)`, where the scalars
     /// are `decay = 1 − lr·wd` (`None`: no decay), `step = lr / (1 − β₁ᵗ)` and `root_correction = 1 / √(1 − β₂ᵗ)`.
     #[allow(clippy::too_many_arguments, reason = "the formula has these terms")]

@@ -28,6 +28,9 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
 }
 
 /// The types of an op's results. `types` gives the types of values that are already defined.
+///
+/// # Errors
+/// [`TypeError`] if the op may not be written so.
 pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<Vec<TensorType>, TypeError> {
     let one = |dtype, shape: &[usize]| Ok(vec![TensorType::new(dtype, shape)]);
     match op {
@@ -98,6 +101,7 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
         }
         Op::Scatter { data, indices, updates, axis, .. } => {
             let (data, indices, updates) = (types(*data), types(*indices), types(*updates));
+            ensure!(data.dtype != DType::Bool, "data is {data}, a numeric type was expected");
             axis_in(*axis, data)?;
             index(indices)?;
             ensure!(indices.shape.len() == 1, "indices are {indices}, rank 1 was expected");
@@ -112,6 +116,7 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
         }
         Op::ScatterAlongAxis { data, indices, updates, axis, .. } => {
             let (data, indices, updates) = (types(*data), types(*indices), types(*updates));
+            ensure!(data.dtype != DType::Bool, "data is {data}, a numeric type was expected");
             along_axis(data, indices, *axis)?;
             ensure!(
                 updates.dtype == data.dtype && updates.shape == indices.shape,
@@ -147,7 +152,7 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
             axis_in(*axis, x)?;
             ensure!(!sizes.is_empty() && !sizes.contains(&0), "split sizes {sizes:?} must be positive");
             ensure!(
-                sizes.iter().sum::<usize>() == x.shape[*axis],
+                sizes.iter().try_fold(0usize, |sum, &s| sum.checked_add(s)) == Some(x.shape[*axis]),
                 "split sizes {sizes:?} do not sum to dimension {axis} of {x}"
             );
             let piece = |&size: &usize| {
@@ -243,6 +248,7 @@ fn matmul(x: &TensorType, y: &TensorType, tx: bool, ty: bool) -> Result<TensorTy
 }
 
 fn linear(x: &TensorType, weight: &TensorType, bias: Option<&TensorType>) -> Result<TensorType, TypeError> {
+    ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected");
     ensure!(!x.shape.is_empty(), "x is {x}, rank 1 or more was expected");
     let inner = x.shape[x.shape.len() - 1];
     ensure!(
@@ -328,7 +334,7 @@ fn concat<'a>(
             && other.shape.len() == first.shape.len()
             && (0..first.shape.len()).all(|i| i == axis || other.shape[i] == first.shape[i]);
         ensure!(agree, "{first} and {other} cannot be joined along axis {axis}");
-        result.shape[axis] += other.shape[axis];
+        result.shape[axis] = result.shape[axis].saturating_add(other.shape[axis]);
     }
     Ok(result)
 }

@@ -3,20 +3,26 @@
 //! A [`Program`] holds functions; a [`Function`] is a list of [`Operation`]s in single static assignment. Programs are
 //! made with a [`Builder`], checked by [`verify`], printed by [`print`] and evaluated, slowly and obviously, by [`evaluate`].
 
+mod blob;
 mod builder;
 mod composite;
+mod evaluate;
 mod function;
 mod infer;
 mod op;
+mod print;
 mod rewrite;
 mod verify;
 
+pub use blob::{BlobWriter, blob_code};
 pub use builder::{BuildError, Builder};
 pub use composite::AdamW;
+pub use evaluate::{EvaluateError, ValueError, evaluate, evaluate_values};
 pub use function::{
     Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
 };
 pub use infer::{TypeError, broadcast, infer};
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
+pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use rewrite::{Rewriter, remove_dead_code};
 pub use verify::{Strictness, VerifyError, verify};

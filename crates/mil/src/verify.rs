@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use arcane_tensor::{DType, element_count};
+use arcane_tensor::{element_count, round_to};
 
 use crate::{Function, Op, Operation, TypeError, infer};
 
@@ -47,8 +47,11 @@ pub enum VerifyError {
 /// 4. names of parameters and outputs are not empty and unique together;
 /// 5. outputs are results of ops, each value at most one output;
 /// 6. aliases name existing ports of equal type, each output and each parameter at most once;
-/// 7. constants of float type that are parameters of ops (ε) are finite;
+/// 7. numbers inside ops fit their type: an ε is finite, the value of `fill` is an integer or bool where its dtype is;
 /// 8. *strict*: the weight and bias of `linear` are constants.
+///
+/// # Errors
+/// [`VerifyError`] names the first invariant found broken, and where.
 pub fn verify(function: &Function, strictness: Strictness) -> Result<(), VerifyError> {
     let invariant = |what: String| VerifyError::Invariant { function: function.name.clone(), what };
     let mut defined = vec![false; function.values.len()];
@@ -174,7 +177,7 @@ fn ports_hold(function: &Function) -> Result<(), String> {
         Op::Unary { kind: crate::Unary::Rsqrt { epsilon } | crate::Unary::Log { epsilon }, .. } => {
             epsilon.is_finite()
         }
-        Op::Fill { dtype, value, .. } => *dtype != DType::Bool || *value == 0.0 || *value == 1.0,
+        Op::Fill { dtype, value, .. } => dtype.is_float() || round_to(*dtype, *value) == *value,
         _ => true,
     };
     match function.operations.iter().find(|o| !finite(&o.op)) {
@@ -182,3 +185,6 @@ fn ports_hold(function: &Function) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! The types that a program computes in.
+//!
+//! Programs are built and differentiated in fp32. [`mixed`] then gives each value the type that a table names for the class of
+//! the op that makes it, and puts a cast wherever a value is wanted in another type.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arcane_mil::{Function, Op, Operation, Parameter, Reduce, Rewriter, Role, TensorType, Unary, ValueId, remove_dead_code};
+use arcane_tensor::{DType, Tensor};
+
+/// Which table the program is typed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// The program as it is.
+    #[default]
+    Fp32,
+    /// [`FP16_TABLE`].
+    Fp16,
+}
+
+impl Precision {
+    /// The name on a command line: `fp32`, `fp16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+        }
+    }
+}
+
+/// Ops that are typed by one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpClass {
+    /// `matmul`, `linear`, `scaled_dot_product_attention`.
+    Product,
+    /// `square`, `sqrt`, `rsqrt`, `exp`, `log`.
+    Power,
+    /// Every `reduce_*`, and `softmax`.
+    Reduction,
+    /// `scatter`, `scatter_along_axis`, `gather_along_axis`.
+    Scatter,
+    /// Every other element-wise op.
+    ElementWise,
+    /// `reshape`, `transpose`, `split`, `concat`, `tile`, `gather`.
+    Movement,
+    /// `const`, `fill`.
+    Constant,
+    /// `cast`.
+    Cast,
+}
+
+/// In which type the ops of a class read and write floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compute {
+    /// fp16.
+    Half,
+    /// fp32.
+    Full,
+    /// fp32 if any operand that is not a constant is fp32, else fp16.
+    Widest,
+    /// Whatever the op that uses the value wants, each use for itself.
+    AsUsed,
+    /// To a float type: what the program declares, but fp16 from `bool`.
+    Declared,
+}
+
+/// The types of mixed fp16 programs.
+///
+/// Parameters: a `param` of rank 2 or more is fp16, all others (norm gains, biases, masters, moments, accumulators, scalars,
+/// batches, states) stay as declared, and so do outputs. Data movement over constants alone counts as a constant. Finite
+/// constants beyond ±65504 become ±65504 in fp16.
+pub const FP16_TABLE: [(OpClass, Compute); 8] = [
+    // Where the time goes. Engines read fp16, sum in fp32 and round once.
+    (OpClass::Product, Compute::Half),
+    // The square of 256 and e to the 12th are beyond fp16; a root of a mean square decides over a whole row.
+    (OpClass::Power, Compute::Full),
+    // A sum of n fp16 numbers needs log2 n more bits, a softmax the exponential's range.
+    (OpClass::Reduction, Compute::Full),
+    // Repeated indices sum; a loss is picked out of the logits and subtracted from a log-sum-exp.
+    (OpClass::Scatter, Compute::Full),
+    // Activations between products stay fp16, what has been widened for a reason stays wide.
+    (OpClass::ElementWise, Compute::Widest),
+    // Moves bits; a concat takes the wider of its operands.
+    (OpClass::Movement, Compute::Widest),
+    // A mask or a table costs nothing to have in both types.
+    (OpClass::Constant, Compute::AsUsed),
+    // An explicit wish of the program; 0 and 1 are exact in fp16, counts are not.
+    (OpClass::Cast, Compute::Declared),
+];
+
+impl OpClass {
+    /// The class of an op.
+    pub const fn of(op: &Op) -> Self {
+        match op {
+            Op::Matmul { .. } | Op::Linear { .. } | Op::ScaledDotProductAttention { .. } => Self::Product,
+            Op::Unary { kind, .. } => match kind {
+                Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => Self::Power,
+                Unary::Abs | Unary::Identity | Unary::Sign | Unary::Sigmoid | Unary::Silu => Self::ElementWise,
+            },
+            Op::Reduce { kind, .. } => match kind {
+                Reduce::Sum
+                | Reduce::Mean
+                | Reduce::Max
+                | Reduce::Min
+                | Reduce::SumSquare
+                | Reduce::LogSumExp => Self::Reduction,
+            },
+            Op::Softmax { .. } => Self::Reduction,
+            Op::Scatter { .. } | Op::ScatterAlongAxis { .. } | Op::GatherAlongAxis { .. } => Self::Scatter,
+            Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => Self::ElementWise,
+            Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Split { .. }
+            | Op::Concat { .. }
+            | Op::Tile { .. }
+            | Op::Gather { .. } => Self::Movement,
+            Op::Const(_) | Op::Fill { .. } => Self::Constant,
+            Op::Cast { .. } => Self::Cast,
+        }
+    }
+
+    /// The rule of the class in [`FP16_TABLE`].
+    pub fn compute(self) -> Compute {
+        FP16_TABLE.iter().find(|(class, _)| *class == self).expect("every class has a row").1
+    }
+}
+
+/// The program with the types of a precision. Names, roles, aliases and the types of outputs stay; of parameters, those that
+/// [`FP16_TABLE`] names change. Values that are neither fp32 nor fp16 are left alone.
+#[must_use]
+pub fn mixed(f: &Function, precision: Precision) -> Function {
+    if precision == Precision::Fp32 {
+        return f.clone();
+    }
+    let mut mixer = Mixer {
+        old: f,
+        rewriter: Rewriter::new(f),
+        constant: vec![false; f.values().len()],
+        typed: HashMap::new(),
+    };
+    for (i, p) in f.parameters().iter().enumerate() {
+        let overwritten = f.aliases().iter().any(|a| a.parameter == i);
+        mixer.parameter(p, overwritten);
+    }
+    for operation in f.operations() {
+        mixer.operation(operation);
+    }
+    for o in f.outputs() {
+        if is_mixed(f, o.value) {
+            let declared = mixer.want(o.value, f.ty(o.value).dtype);
+            mixer.rewriter.set(o.value, declared);
+        }
+    }
+    // Constants were made in both types.
+    remove_dead_code(&mixer.rewriter.finish())
+}
+
+/// Whether the table applies to a value.
+fn is_mixed(f: &Function, v: ValueId) -> bool {
+    matches!(f.ty(v).dtype, DType::F16 | DType::F32)
+}
+
+struct Mixer<'a> {
+    old: &'a Function,
+    rewriter: Rewriter<'a>,
+    /// Whether an old value is a constant: it then exists in both types.
+    constant: Vec<bool>,
+    /// New values that stand for an old one in a type that its definition does not have.
+    typed: HashMap<(ValueId, DType), ValueId>,
+}
+
+impl Mixer<'_> {
+    fn parameter(&mut self, p: &Parameter, overwritten: bool) {
+        let mut ty: TensorType = self.old.ty(p.value).clone();
+        if p.role == Role::Param && ty.dtype == DType::F32 && ty.shape.len() >= 2 && !overwritten {
+            ty.dtype = DType::F16;
+        }
+        let new = self.rewriter.builder.parameter(&p.name, ty, p.role);
+        self.rewriter.set(p.value, new);
+    }
+
+    fn operation(&mut self, operation: &Operation) {
+        let operands = operation.op.operands();
+        let floats: Vec<ValueId> = operands.into_iter().filter(|&v| is_mixed(self.old, v)).collect();
+        let makes_float = is_mixed(self.old, operation.results[0]);
+        if floats.is_empty() && !makes_float {
+            return self.rewriter.copy(operation);
+        }
+        let compute = OpClass::of(&operation.op).compute();
+        let all_constant = floats.iter().all(|v| self.constant[v.index()]);
+        let moves_constants = OpClass::of(&operation.op) == OpClass::Movement && all_constant;
+        let dtype = match compute {
+            Compute::Half => DType::F16,
+            Compute::Full => DType::F32,
+            Compute::AsUsed => return self.constant(operation),
+            Compute::Widest if moves_constants => return self.constant(operation),
+            Compute::Widest if floats.iter().any(|&v| self.is_full(v)) => DType::F32,
+            Compute::Widest => DType::F16,
+            Compute::Declared => return self.cast(operation),
+        };
+        let old = self.old;
+        let op = operation.op.map_operands(|v| {
+            if is_mixed(old, v) { self.want(v, dtype) } else { self.rewriter.get(v) }
+        });
+        self.rewriter.replace(operation, op);
+    }
+
+    /// Whether an old value that is not a constant has become fp32.
+    fn is_full(&self, v: ValueId) -> bool {
+        !self.constant[v.index()] && self.rewriter.builder.ty(self.rewriter.get(v)).dtype == DType::F32
+    }
+
+    /// A constant, or data movement over constants alone, in both types.
+    fn constant(&mut self, operation: &Operation) {
+        let old = self.old;
+        for dtype in [DType::F32, DType::F16] {
+            let op = match &operation.op {
+                Op::Const(t) => Op::Const(constant_in(t, dtype)),
+                Op::Fill { shape, value, .. } => {
+                    Op::Fill { shape: shape.clone(), dtype, value: number_in(*value, dtype) }
+                }
+                movement => movement.map_operands(|v| {
+                    if is_mixed(old, v) { self.want(v, dtype) } else { self.rewriter.get(v) }
+                }),
+            };
+            self.rewriter.replace(operation, op);
+            for &r in &operation.results {
+                self.typed.insert((r, dtype), self.rewriter.get(r));
+                self.constant[r.index()] = true;
+            }
+        }
+    }
+
+    fn cast(&mut self, operation: &Operation) {
+        let Op::Cast { x, dtype: declared } = operation.op else { unreachable!("only casts are declared") };
+        let from = self.old.ty(x).dtype;
+        let dtype = if from == DType::Bool && declared == DType::F32 { DType::F16 } else { declared };
+        let x = if self.constant[x.index()] { self.want(x, from) } else { self.rewriter.get(x) };
+        self.rewriter.replace(operation, Op::Cast { x, dtype });
+    }
+
+    /// The new value that stands for an old one in a type, cast once for all its uses.
+    fn want(&mut self, v: ValueId, dtype: DType) -> ValueId {
+        if let Some(&new) = self.typed.get(&(v, dtype)) {
+            return new;
+        }
+        let new = self.rewriter.get(v);
+        if self.rewriter.builder.ty(new).dtype == dtype {
+            return new;
+        }
+        let path = format!("{}.{dtype}", self.old.value(v).path);
+        let cast = self.rewriter.builder.push_at(&path, Op::Cast { x: new, dtype });
+        let cast = cast.expect("cast takes any type")[0];
+        self.typed.insert((v, dtype), cast);
+        cast
+    }
+}
+
+/// A constant in a type.
+fn constant_in(t: &Arc<Tensor>, dtype: DType) -> Arc<Tensor> {
+    if t.dtype() == dtype {
+        return Arc::clone(t);
+    }
+    let values: Vec<f64> = t.to_f64s().into_iter().map(|x| number_in(x, dtype)).collect();
+    Arc::new(Tensor::from_f64s(dtype, t.shape(), &values).expect("as many elements as before"))
+}
+
+/// A number, brought into the finite range of fp16 if it is finite and to be fp16.
+fn number_in(x: f64, dtype: DType) -> f64 {
+    let largest = half::f16::MAX.to_f64();
+    if dtype == DType::F16 && x.is_finite() { x.clamp(-largest, largest) } else { x }
+}

@@ -1,0 +1,1 @@
+//! Conformance of any engine with the reference evaluator.

@@ -1,0 +1,687 @@
+//! Element-wise chains, row reductions and outer reductions over one domain, block by block in cache.
+//!
+//! The domain is `rows × cols`. A block is a few rows, or a piece of one row; each op of the chain runs over the whole
+//! block before the next. Registers hold fp32 values that are already rounded to the declared type of the value they
+//! stand for, so a chain has the bits of its ops run one by one.
+
+use arcane_mil::{Binary, Compare, Logical, Reduce, Unary};
+use arcane_tensor::DType;
+
+use super::math::{exp, extreme, maximum, minimum, round_f16, sigmoid, sign, sum};
+use super::{Access, Context, for_each_task, narrow, widen};
+
+/// Elements of a block, where rows are shorter.
+pub(crate) const BLOCK: usize = 1024;
+/// Elements that are worth a task.
+const TASK: usize = 16 * 1024;
+/// Most tasks of an instruction.
+const MAX_TASKS: usize = 64;
+
+/// Where an op finds an operand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Operand {
+    /// A register: one value an element.
+    Register(usize),
+    /// A row register: one value a row.
+    Row(usize),
+    /// An input.
+    Load(usize),
+    /// A number.
+    Constant(f32),
+}
+
+/// Where an op puts its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A register.
+    Register(usize),
+    /// A row register.
+    Row(usize),
+}
+
+/// One step of a chain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Element-wise, one operand.
+    Unary(Unary),
+    /// Element-wise, two operands.
+    Binary(Binary),
+    /// 1 where true, else 0.
+    Compare(Compare),
+    /// On 0 and 1.
+    Logical(Logical),
+    /// `a != 0 ? b : c`
+    Select,
+    /// Conversion to `bool`: 1 where a ≠ 0.
+    Truth,
+    /// A row's reduction to a row register. `Mean` divides by the row's length; `LogSumExp` is not used.
+    Reduce(Reduce),
+    /// The value, or 0 where it is infinite: keeps −∞ − (−∞) out of log-sum-exp.
+    FiniteOrZero,
+}
+
+/// A step with its operands.
+#[derive(Clone, Debug)]
+pub(crate) struct Micro {
+    /// What.
+    pub step: Step,
+    /// From where; unused operands are `Constant(0)`.
+    pub operands: [Operand; 3],
+    /// Where to.
+    pub target: Target,
+    /// Whether the result is rounded to fp16.
+    pub round: bool,
+}
+
+/// An input or output of the chain: the domain's strides in some memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    /// The memory, first element and dtype; its shape and strides are those of the domain's outer dimensions.
+    pub access: Access,
+    /// Offset of each segment of a row, in elements.
+    pub segments: Vec<usize>,
+    /// Distance between neighbours in a segment, in elements.
+    pub step: usize,
+}
+
+/// What becomes of a value that the chain computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    /// The value.
+    pub source: Operand,
+    /// Where it goes.
+    pub port: Port,
+}
+
+/// A reduction over rows (and over columns, if `all`).
+#[derive(Clone, Debug)]
+pub(crate) struct Outer {
+    /// Which: `Sum`, `Mean`, `SumSquare`, `Max` or `Min`.
+    pub kind: Reduce,
+    /// The value.
+    pub source: Operand,
+    /// Whether columns are reduced, too.
+    pub all: bool,
+    /// Where the result goes, dense.
+    pub to: Access,
+    /// Partial results of the tasks: `tasks × (all ? 1 : cols)` f64 values.
+    pub partials: Access,
+}
+
+/// A chain over a domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Fused {
+    /// Dimensions whose product is the number of rows.
+    pub outer: Vec<usize>,
+    /// Elements of a row.
+    pub cols: usize,
+    /// Inputs.
+    pub loads: Vec<Port>,
+    /// The chain.
+    pub micros: Vec<Micro>,
+    /// Outputs.
+    pub stores: Vec<Store>,
+    /// Reductions over rows.
+    pub reductions: Vec<Outer>,
+    /// Registers used.
+    pub registers: usize,
+    /// Row registers used.
+    pub row_registers: usize,
+    /// Whether rows must stay whole.
+    pub whole_rows: bool,
+}
+
+/// How a domain is cut: by its shape alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    rows: usize,
+    block_rows: usize,
+    block_cols: usize,
+    col_blocks: usize,
+    blocks: usize,
+    blocks_per_task: usize,
+    /// Number of tasks.
+    pub tasks: usize,
+}
+
+/// An operand in a block.
+#[derive(Clone, Copy)]
+enum Source {
+    Slice(*const f32),
+    Value(f32),
+    Rows(*const f32),
+}
+
+impl Port {
+    fn is_scalar(&self) -> bool {
+        self.is_row() && self.access.strides.iter().zip(&self.access.shape).all(|(&s, &d)| s == 0 || d == 1)
+    }
+
+    /// Whether it has one value a row.
+    fn is_row(&self) -> bool {
+        self.step == 0 && self.segments.iter().all(|&s| s == 0)
+    }
+
+    /// Whether a block's elements lie as floats one after another.
+    fn is_direct(&self, cols: usize, block_rows: usize) -> bool {
+        let one_row = self.segments.len() == 1 && self.step == 1;
+        let dense = || {
+            let mut wanted = cols;
+            let pairs = self.access.shape.iter().zip(&self.access.strides).rev();
+            pairs.fold(true, |ok, (&d, &s)| {
+                let fits = s == wanted || d == 1;
+                wanted *= d;
+                ok && fits
+            })
+        };
+        self.access.dtype == DType::F32 && one_row && (block_rows == 1 || dense())
+    }
+
+    fn row_offset(&self, row: usize) -> usize {
+        let mut rest = row;
+        let mut offset = 0;
+        for (&d, &s) in self.access.shape.iter().zip(&self.access.strides).rev() {
+            offset += rest % d * s;
+            rest /= d;
+        }
+        offset
+    }
+}
+
+impl Fused {
+    /// How the domain is cut into blocks and tasks.
+    pub(crate) fn cut(&self) -> Cut {
+        let rows: usize = self.outer.iter().product();
+        let whole = self.whole_rows || self.reductions.iter().any(|r| !r.all);
+        let block_cols = if whole || self.cols <= BLOCK { self.cols.max(1) } else { BLOCK };
+        let block_rows = if self.cols >= BLOCK / 4 { 1 } else { (BLOCK / self.cols.max(1)).clamp(1, rows.max(1)) };
+        let col_blocks = self.cols.max(1).div_ceil(block_cols);
+        let blocks = rows.div_ceil(block_rows) * col_blocks;
+        let wanted = (rows * self.cols).div_ceil(TASK).clamp(1, MAX_TASKS);
+        let blocks_per_task = blocks.div_ceil(wanted).max(1);
+        let tasks = blocks.div_ceil(blocks_per_task);
+        Cut { rows, block_rows, block_cols, col_blocks, blocks, blocks_per_task, tasks }
+    }
+
+    fn block_len(&self, cut: &Cut) -> usize {
+        (cut.block_rows * cut.block_cols).next_multiple_of(16)
+    }
+
+    /// Bytes of scratch that a thread needs: registers, staged inputs, row registers, staged rows.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        let cut = self.cut();
+        let wide = (self.registers + self.loads.len() + 1) * self.block_len(&cut);
+        let narrow = (self.row_registers + self.loads.len()) * cut.block_rows.next_multiple_of(16);
+        4 * (wide + narrow)
+    }
+
+    /// Runs the chain over the domain.
+    pub(crate) fn run(&self, context: &Context<'_>) {
+        let cut = self.cut();
+        let arch = pulp::Arch::new();
+        let task = |t: usize| {
+            let blocks = t * cut.blocks_per_task..((t + 1) * cut.blocks_per_task).min(cut.blocks);
+            arch.dispatch(|| {
+                self.start_partials(context, t);
+                for block in blocks.clone() {
+                    self.block(context, &cut, t, block);
+                }
+            });
+        };
+        for_each_task(cut.tasks, &task);
+        for reduction in &self.reductions {
+            self.finish(context, &cut, reduction);
+        }
+    }
+
+    #[inline(always)]
+    fn block(&self, context: &Context<'_>, cut: &Cut, task: usize, block: usize) {
+        let (row, col) = (block / cut.col_blocks * cut.block_rows, block % cut.col_blocks * cut.block_cols);
+        let rows = cut.block_rows.min(cut.rows - row);
+        let cols = cut.block_cols.min(self.cols - col);
+        let frame = Frame::new(self, context, cut);
+        for (i, port) in self.loads.iter().enumerate() {
+            frame.load(port, i, row, rows, col, cols);
+        }
+        for micro in &self.micros {
+            frame.step(micro, rows, cols, row, col);
+        }
+        for store in &self.stores {
+            frame.store(store, row, rows, col, cols);
+        }
+        for reduction in &self.reductions {
+            frame.accumulate(reduction, task, row, rows, col, cols);
+        }
+    }
+
+    #[inline(always)]
+    fn start_partials(&self, context: &Context<'_>, task: usize) {
+        for reduction in &self.reductions {
+            let n = if reduction.all { 1 } else { self.cols };
+            let start = start_of(reduction.kind);
+            // SAFETY: the partials hold n values for each task.
+            unsafe {
+                let mine = context.pointer(&reduction.partials).cast::<f64>().add(task * n);
+                std::slice::from_raw_parts_mut(mine, n).fill(start);
+            }
+        }
+    }
+
+    /// Combines the tasks' partial results in order.
+    fn finish(&self, context: &Context<'_>, cut: &Cut, reduction: &Outer) {
+        let n = if reduction.all { 1 } else { self.cols };
+        let count = if reduction.all { cut.rows * self.cols } else { cut.rows };
+        // SAFETY: the partials hold n values for each task, and the result n elements.
+        let partials = unsafe {
+            std::slice::from_raw_parts(context.pointer(&reduction.partials).cast::<f64>(), n * cut.tasks)
+        };
+        for col in 0..n {
+            let column = partials.iter().skip(col).step_by(n).copied();
+            let value = match reduction.kind {
+                Reduce::Max => f64::from(column.fold(f32::NEG_INFINITY, |a, b| maximum(a, b as f32))),
+                Reduce::Min => f64::from(column.fold(f32::INFINITY, |a, b| minimum(a, b as f32))),
+                Reduce::Mean => column.sum::<f64>() / count as f64,
+                Reduce::Sum | Reduce::SumSquare | Reduce::LogSumExp => column.sum::<f64>(),
+            };
+            let value = value as f32;
+            // SAFETY: the result is dense and has n elements.
+            unsafe {
+                let to = context.pointer(&reduction.to).add(col * reduction.to.dtype.size());
+                narrow(reduction.to.dtype, &raw const value, to, 1);
+            }
+        }
+    }
+}
+
+fn start_of(kind: Reduce) -> f64 {
+    match kind {
+        Reduce::Max => f64::NEG_INFINITY,
+        Reduce::Min => f64::INFINITY,
+        Reduce::Sum | Reduce::Mean | Reduce::SumSquare | Reduce::LogSumExp => 0.0,
+    }
+}
+
+/// The scratch of one task, laid out.
+struct Frame<'a> {
+    chain: &'a Fused,
+    context: &'a Context<'a>,
+    block_rows: usize,
+    registers: *mut f32,
+    staged: *mut f32,
+    row_registers: *mut f32,
+    staged_rows: *mut f32,
+    stride: usize,
+    row_stride: usize,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    fn new(chain: &'a Fused, context: &'a Context<'a>, cut: &Cut) -> Self {
+        let stride = chain.block_len(cut);
+        let row_stride = cut.block_rows.next_multiple_of(16);
+        let registers = context.scratch().as_mut_ptr();
+        // SAFETY: `scratch_bytes` counts all four parts.
+        unsafe {
+            let staged = registers.add(chain.registers * stride);
+            let row_registers = staged.add((chain.loads.len() + 1) * stride);
+            let staged_rows = row_registers.add(chain.row_registers * row_stride);
+            let block_rows = cut.block_rows;
+            Self { chain, context, block_rows, registers, staged, row_registers, staged_rows, stride, row_stride }
+        }
+    }
+
+    /// Copies an input of the block to scratch, unless it can be read where it is.
+    #[inline(always)]
+    fn load(&self, port: &Port, i: usize, row: usize, rows: usize, col: usize, cols: usize) {
+        if port.is_direct(self.chain.cols, self.block_rows) {
+            return;
+        }
+        let size = port.access.dtype.size();
+        let base = self.context.pointer(&port.access);
+        // SAFETY: the planner lays the port's elements inside its memory; the staging area holds a block.
+        unsafe {
+            if port.is_row() {
+                for r in 0..rows {
+                    let from = base.add(port.row_offset(row + r) * size);
+                    widen(port.access.dtype, from, self.staged_rows.add(i * self.row_stride + r), 1);
+                }
+                return;
+            }
+            let to = self.staged.add(i * self.stride);
+            for r in 0..rows {
+                let from = base.add(port.row_offset(row + r) * size);
+                self.copy_row(port, from, to.add(r * cols), col, cols);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_row(&self, port: &Port, from: *const u8, to: *mut f32, col: usize, cols: usize) {
+        let size = port.access.dtype.size();
+        let segment = self.chain.cols / port.segments.len();
+        let mut done = 0;
+        while done < cols {
+            let (s, within) = ((col + done) / segment, (col + done) % segment);
+            let n = (segment - within).min(cols - done);
+            // SAFETY: as for `load`.
+            unsafe {
+                let from = from.add((port.segments[s] + within * port.step) * size);
+                let to = to.add(done);
+                match port.step {
+                    1 => widen(port.access.dtype, from, to, n),
+                    step => {
+                        for k in 0..n {
+                            widen(port.access.dtype, from.add(k * step * size), to.add(k), 1);
+                        }
+                    }
+                }
+            }
+            done += n;
+        }
+    }
+
+    #[inline(always)]
+    fn source(&self, operand: Operand, row: usize, col: usize) -> Source {
+        // SAFETY: registers are inside the scratch; direct ports are read where they are.
+        unsafe {
+            match operand {
+                Operand::Constant(c) => Source::Value(c),
+                Operand::Register(i) => Source::Slice(self.registers.add(i * self.stride)),
+                Operand::Row(i) => Source::Rows(self.row_registers.add(i * self.row_stride)),
+                Operand::Load(i) => {
+                    let port = &self.chain.loads[i];
+                    if port.is_direct(self.chain.cols, self.block_rows) {
+                        let first = self.context.pointer(&port.access).cast::<f32>();
+                        Source::Slice(first.add(port.row_offset(row) + port.segments[0] + col))
+                    } else if port.is_scalar() {
+                        Source::Value(*self.staged_rows.add(i * self.row_stride))
+                    } else if port.is_row() {
+                        Source::Rows(self.staged_rows.add(i * self.row_stride))
+                    } else {
+                        Source::Slice(self.staged.add(i * self.stride))
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn step(&self, micro: &Micro, rows: usize, cols: usize, row: usize, col: usize) {
+        let sources = micro.operands.map(|o| self.source(o, row, col));
+        // SAFETY: the targets are inside the scratch, and a step's operands are not its target's register, or element for
+        // element the same.
+        unsafe {
+            match (micro.target, micro.step) {
+                (Target::Row(i), Step::Reduce(kind)) => {
+                    let to = self.row_registers.add(i * self.row_stride);
+                    for r in 0..rows {
+                        let value = reduce_row(kind, at_row(sources[0], r, cols), cols);
+                        *to.add(r) = if micro.round { round_f16(value) } else { value };
+                    }
+                }
+                (Target::Row(i), step) => {
+                    let to = self.row_registers.add(i * self.row_stride);
+                    let flat = sources.map(|s| if let Source::Rows(p) = s { Source::Slice(p) } else { s });
+                    apply(step, flat, to, rows, micro.round);
+                }
+                (Target::Register(i), step) => {
+                    let to = self.registers.add(i * self.stride);
+                    if sources.iter().any(|s| matches!(s, Source::Rows(_))) {
+                        for r in 0..rows {
+                            let of_row = sources.map(|s| at_row(s, r, cols));
+                            apply(step, of_row, to.add(r * cols), cols, micro.round);
+                        }
+                    } else {
+                        apply(step, sources, to, rows * cols, micro.round);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, store: &Store, row: usize, rows: usize, col: usize, cols: usize) {
+        let port = &store.port;
+        let size = port.access.dtype.size();
+        let base = self.context.pointer(&port.access);
+        let segment = self.chain.cols / port.segments.len();
+        let source = self.source(store.source, row, col);
+        let spare = self.chain.loads.len();
+        // SAFETY: the planner lays the output's elements inside its memory; each block writes its own.
+        unsafe {
+            for r in 0..rows {
+                let to = base.add(port.row_offset(row + r) * size);
+                let from = match at_row(source, r, cols) {
+                    Source::Slice(p) | Source::Rows(p) => p,
+                    Source::Value(v) => {
+                        let filled = self.staged.add(spare * self.stride);
+                        std::slice::from_raw_parts_mut(filled, cols).fill(v);
+                        filled.cast_const()
+                    }
+                };
+                if port.is_row() && self.chain.cols > 1 {
+                    narrow(port.access.dtype, from, to, 1);
+                    continue;
+                }
+                let mut done = 0;
+                while done < cols {
+                    let (s, within) = ((col + done) / segment, (col + done) % segment);
+                    let n = (segment - within).min(cols - done);
+                    let to = to.add((port.segments[s] + within * port.step) * size);
+                    if port.step == 1 {
+                        narrow(port.access.dtype, from.add(done), to, n);
+                    } else {
+                        for k in 0..n {
+                            narrow(port.access.dtype, from.add(done + k), to.add(k * port.step * size), 1);
+                        }
+                    }
+                    done += n;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn accumulate(&self, reduction: &Outer, task: usize, row: usize, rows: usize, col: usize, cols: usize) {
+        let n = if reduction.all { 1 } else { self.chain.cols };
+        let source = self.source(reduction.source, row, col);
+        let square = reduction.kind == Reduce::SumSquare;
+        // SAFETY: the partials hold n values for each task.
+        unsafe {
+            let mine = self.context.pointer(&reduction.partials).cast::<f64>().add(task * n);
+            for r in 0..rows {
+                match (at_row(source, r, cols), reduction.all) {
+                    (Source::Slice(p) | Source::Rows(p), true) => {
+                        let value = reduce_row(reduction.kind, Source::Slice(p), cols);
+                        combine(reduction.kind, mine, f64::from(value), cols);
+                    }
+                    (Source::Value(v), true) => {
+                        combine(reduction.kind, mine, f64::from(reduce_row(reduction.kind, Source::Value(v), cols)), cols);
+                    }
+                    (Source::Slice(p) | Source::Rows(p), false) => {
+                        for c in 0..cols {
+                            let x = f64::from(*p.add(c));
+                            combine(reduction.kind, mine.add(col + c), if square { x * x } else { x }, 1);
+                        }
+                    }
+                    (Source::Value(v), false) => {
+                        let x = f64::from(v);
+                        for c in 0..cols {
+                            combine(reduction.kind, mine.add(col + c), if square { x * x } else { x }, 1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds to a partial result; a mean's piece of `n` values counts n times.
+#[inline(always)]
+unsafe fn combine(kind: Reduce, partial: *mut f64, value: f64, n: usize) {
+    // SAFETY: the caller owns the partial result.
+    unsafe {
+        *partial = match kind {
+            Reduce::Max => f64::from(maximum(*partial as f32, value as f32)),
+            Reduce::Min => f64::from(minimum(*partial as f32, value as f32)),
+            Reduce::Mean => *partial + value * n as f64,
+            Reduce::Sum | Reduce::SumSquare | Reduce::LogSumExp => *partial + value,
+        };
+    }
+}
+
+#[inline(always)]
+unsafe fn at_row(source: Source, r: usize, cols: usize) -> Source {
+    // SAFETY: the caller's row is in the block.
+    unsafe {
+        match source {
+            Source::Slice(p) => Source::Slice(p.add(r * cols)),
+            Source::Rows(p) => Source::Value(*p.add(r)),
+            value @ Source::Value(_) => value,
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn reduce_row(kind: Reduce, source: Source, cols: usize) -> f32 {
+    let one;
+    // SAFETY: a slice holds the row.
+    let values = match source {
+        Source::Slice(p) | Source::Rows(p) => unsafe { std::slice::from_raw_parts(p, cols) },
+        Source::Value(v) => {
+            one = [v];
+            let n = cols as f64;
+            return match kind {
+                Reduce::Sum => (f64::from(one[0]) * n) as f32,
+                Reduce::SumSquare => (f64::from(one[0]) * f64::from(one[0]) * n) as f32,
+                Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::LogSumExp => one[0],
+            };
+        }
+    };
+    match kind {
+        Reduce::Sum | Reduce::LogSumExp => sum(values, |x| x) as f32,
+        Reduce::Mean => (sum(values, |x| x) / cols as f64) as f32,
+        Reduce::SumSquare => sum(values, |x| x * x) as f32,
+        Reduce::Max => extreme(values, f32::NEG_INFINITY, maximum),
+        Reduce::Min => extreme(values, f32::INFINITY, minimum),
+    }
+}
+
+/// Runs one step over n elements.
+#[inline(always)]
+unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: usize, round: bool) {
+    // SAFETY: the caller's pointers hold n elements.
+    unsafe {
+        match step {
+            Step::Unary(kind) => unary(kind, a, to, n),
+            Step::Truth => map1(a, to, n, |x| f32::from(u8::from(x != 0.0))),
+            Step::FiniteOrZero => map1(a, to, n, |x| if x.is_infinite() { 0.0 } else { x }),
+            Step::Binary(kind) => match kind {
+                Binary::Add => map2(a, b, to, n, |x, y| x + y),
+                Binary::Sub => map2(a, b, to, n, |x, y| x - y),
+                Binary::Mul => map2(a, b, to, n, |x, y| x * y),
+                Binary::RealDiv => map2(a, b, to, n, |x, y| x / y),
+                Binary::Maximum => map2(a, b, to, n, maximum),
+                Binary::Minimum => map2(a, b, to, n, minimum),
+            },
+            Step::Compare(kind) => {
+                let truth = |b: bool| f32::from(u8::from(b));
+                match kind {
+                    Compare::Equal => map2(a, b, to, n, |x, y| truth(x == y)),
+                    Compare::NotEqual => map2(a, b, to, n, |x, y| truth(x != y)),
+                    Compare::Less => map2(a, b, to, n, |x, y| truth(x < y)),
+                    Compare::LessEqual => map2(a, b, to, n, |x, y| truth(x <= y)),
+                    Compare::Greater => map2(a, b, to, n, |x, y| truth(x > y)),
+                    Compare::GreaterEqual => map2(a, b, to, n, |x, y| truth(x >= y)),
+                }
+            }
+            Step::Logical(Logical::And) => map2(a, b, to, n, |x, y| x * y),
+            Step::Logical(Logical::Or) => map2(a, b, to, n, maximum),
+            Step::Select => {
+                for i in 0..n {
+                    *to.add(i) = if value(a, i) != 0.0 { value(b, i) } else { value(c, i) };
+                }
+            }
+            Step::Reduce(_) => unreachable!("reductions go to row registers"),
+        }
+        if round {
+            for i in 0..n {
+                *to.add(i) = round_f16(*to.add(i));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn unary(kind: Unary, a: Source, to: *mut f32, n: usize) {
+    // SAFETY: as for `apply`.
+    unsafe {
+        match kind {
+            Unary::Abs => map1(a, to, n, f32::abs),
+            Unary::Identity => map1(a, to, n, |x| x),
+            Unary::Sign => map1(a, to, n, sign),
+            Unary::Square => map1(a, to, n, |x| x * x),
+            Unary::Sqrt => map1(a, to, n, f32::sqrt),
+            Unary::Rsqrt { epsilon } => {
+                let epsilon = epsilon as f32;
+                map1(a, to, n, |x| 1.0 / (x + epsilon).sqrt());
+            }
+            Unary::Exp => map1(a, to, n, exp),
+            Unary::Log { epsilon } => {
+                let epsilon = epsilon as f32;
+                map1(a, to, n, |x| (x + epsilon).ln());
+            }
+            Unary::Sigmoid => map1(a, to, n, sigmoid),
+            Unary::Silu => map1(a, to, n, |x| x * sigmoid(x)),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn value(source: Source, i: usize) -> f32 {
+    match source {
+        // SAFETY: as for `apply`.
+        Source::Slice(p) | Source::Rows(p) => unsafe { *p.add(i) },
+        Source::Value(v) => v,
+    }
+}
+
+#[inline(always)]
+unsafe fn map1(a: Source, to: *mut f32, n: usize, f: impl Fn(f32) -> f32) {
+    // SAFETY: as for `apply`.
+    unsafe {
+        match a {
+            Source::Slice(p) | Source::Rows(p) => {
+                for i in 0..n {
+                    *to.add(i) = f(*p.add(i));
+                }
+            }
+            Source::Value(v) => std::slice::from_raw_parts_mut(to, n).fill(f(v)),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn map2(a: Source, b: Source, to: *mut f32, n: usize, f: impl Fn(f32, f32) -> f32) {
+    // SAFETY: as for `apply`.
+    unsafe {
+        match (a, b) {
+            (Source::Value(x), Source::Value(y)) => std::slice::from_raw_parts_mut(to, n).fill(f(x, y)),
+            (Source::Value(x), Source::Slice(q) | Source::Rows(q)) => {
+                for i in 0..n {
+                    *to.add(i) = f(x, *q.add(i));
+                }
+            }
+            (Source::Slice(p) | Source::Rows(p), Source::Value(y)) => {
+                for i in 0..n {
+                    *to.add(i) = f(*p.add(i), y);
+                }
+            }
+            (Source::Slice(p) | Source::Rows(p), Source::Slice(q) | Source::Rows(q)) => {
+                for i in 0..n {
+                    *to.add(i) = f(*p.add(i), *q.add(i));
+                }
+            }
+        }
+    }
+}

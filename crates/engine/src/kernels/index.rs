@@ -1,0 +1,194 @@
+//! Gather and scatter.
+
+use arcane_mil::ScatterMode;
+use arcane_tensor::DType;
+
+use super::gemm::Bytes;
+use super::{Access, Context, for_each_task};
+
+/// Bytes that are worth a task.
+const TASK: usize = 64 * 1024;
+const MAX_TASKS: usize = 64;
+
+/// Elements or slices of x picked by indices along an axis. All views are dense.
+#[derive(Clone, Debug)]
+pub(crate) struct Gather {
+    /// `[outer, length, inner]`
+    pub x: Access,
+    /// `[indices]`, or `[outer, picks, inner]` where along an axis.
+    pub indices: Access,
+    /// `[outer, picks, inner]`
+    pub out: Access,
+    /// Elements before the axis, along it in x, after it.
+    pub outer: usize,
+    /// The axis's length in x.
+    pub length: usize,
+    /// Elements after the axis.
+    pub inner: usize,
+    /// Picks along the axis.
+    pub picks: usize,
+    /// Whether each element has an index of its own.
+    pub along: bool,
+}
+
+/// Elements or slices of a copy of `data` combined with updates at indices. All views are dense.
+#[derive(Clone, Debug)]
+pub(crate) struct Scatter {
+    /// `[outer, length, inner]`; the same memory as `out` where that is allowed.
+    pub data: Access,
+    /// As in [`Gather`].
+    pub indices: Access,
+    /// `[outer, picks, inner]`
+    pub updates: Access,
+    /// Like data.
+    pub out: Access,
+    /// As in [`Gather`].
+    pub outer: usize,
+    /// As in [`Gather`].
+    pub length: usize,
+    /// As in [`Gather`].
+    pub inner: usize,
+    /// As in [`Gather`].
+    pub picks: usize,
+    /// As in [`Gather`].
+    pub along: bool,
+    /// How.
+    pub mode: ScatterMode,
+}
+
+/// Reads an index of any integer type.
+unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
+    // SAFETY: the caller's pointer holds more than i elements of the type.
+    unsafe {
+        match dtype {
+            DType::I8 => i64::from(*from.cast::<i8>().add(i)),
+            DType::U8 | DType::Bool => i64::from(*from.add(i)),
+            DType::I16 => i64::from(*from.cast::<i16>().add(i)),
+            DType::U16 => i64::from(*from.cast::<u16>().add(i)),
+            DType::U32 => i64::from(*from.cast::<u32>().add(i)),
+            DType::I64 | DType::U64 => *from.cast::<i64>().add(i),
+            DType::I32 | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => i64::from(*from.cast::<i32>().add(i)),
+        }
+    }
+}
+
+impl Gather {
+    /// Runs it. A bad index is reported and gives zeros.
+    pub(crate) fn run(&self, context: &Context<'_>) {
+        let size = self.x.dtype.size();
+        let (x, out) = (Bytes(context.pointer(&self.x)), Bytes(context.pointer(&self.out)));
+        let indices = Bytes(context.pointer(&self.indices));
+        let slice = if self.along { size } else { self.inner * size };
+        let total = if self.along { self.outer * self.picks * self.inner } else { self.outer * self.picks };
+        let tasks = (total * slice).div_ceil(TASK).clamp(1, MAX_TASKS);
+        for_each_task(tasks, &|t| {
+            for i in total * t / tasks..total * (t + 1) / tasks {
+                // SAFETY: positions are inside the views, indices are checked; tasks write disjoint slices.
+                unsafe {
+                    let (outer, inner, at) = if self.along {
+                        (i / (self.picks * self.inner), i % self.inner, i)
+                    } else {
+                        (i / self.picks, 0, i % self.picks)
+                    };
+                    let to = out.get().add(i * slice);
+                    let index = index_at(self.indices.dtype, indices.get(), at);
+                    match usize::try_from(index).ok().filter(|&k| k < self.length) {
+                        Some(k) => {
+                            let from = x.get().add(((outer * self.length + k) * self.inner + inner) * size);
+                            std::ptr::copy_nonoverlapping(from, to, slice);
+                        }
+                        None => {
+                            context.fault.report(context.instruction, index);
+                            std::ptr::write_bytes(to, 0, slice);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Scatter {
+    /// Runs it: tasks own disjoint columns, so that repeated indices meet in one task, in order.
+    pub(crate) fn run(&self, context: &Context<'_>) {
+        let size = self.data.dtype.size();
+        let (data, out) = (Bytes(context.pointer(&self.data)), Bytes(context.pointer(&self.out)));
+        if data.get() != out.get() {
+            let bytes = self.data.len() * size;
+            for_each_task(bytes.div_ceil(1 << 20), &|t| {
+                let (start, end) = (t << 20, ((t + 1) << 20).min(bytes));
+                // SAFETY: both hold that many bytes and are apart.
+                unsafe { std::ptr::copy_nonoverlapping(data.get().add(start), out.get().add(start), end - start) };
+            });
+        }
+        let (indices, updates) = (Bytes(context.pointer(&self.indices)), Bytes(context.pointer(&self.updates)));
+        // Along an axis with one inner element, the outer positions are the disjoint parts.
+        let by_outer = self.outer > 1;
+        let parts = if by_outer { self.outer } else { self.inner };
+        let tasks = (self.updates.len() * size).div_ceil(TASK).clamp(1, MAX_TASKS).min(parts.max(1));
+        for_each_task(tasks, &|t| {
+            let (from, to) = (parts * t / tasks, parts * (t + 1) / tasks);
+            let (outers, inners) = if by_outer { (from..to, 0..self.inner) } else { (0..self.outer, from..to) };
+            for outer in outers {
+                for pick in 0..self.picks {
+                    // SAFETY: positions are inside the views, indices are checked; tasks own disjoint elements.
+                    unsafe { self.row(context, outer, pick, inners.clone(), indices.get(), updates.get(), out.get()) }
+                }
+            }
+        });
+    }
+
+    /// Combines one pick's elements.
+    #[allow(clippy::too_many_arguments, reason = "positions and three memories")]
+    unsafe fn row(
+        &self,
+        context: &Context<'_>,
+        outer: usize,
+        pick: usize,
+        inners: std::ops::Range<usize>,
+        indices: *const u8,
+        updates: *const u8,
+        out: *mut u8,
+    ) {
+        let size = self.data.dtype.size();
+        let place = |index: i64| {
+            let k = usize::try_from(index).ok().filter(|&k| k < self.length);
+            if k.is_none() {
+                context.fault.report(context.instruction, index);
+            }
+            k
+        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            if !self.along {
+                let Some(k) = place(index_at(self.indices.dtype, indices, pick)) else { return };
+                let from = updates.add(((outer * self.picks + pick) * self.inner + inners.start) * size);
+                let to = out.add(((outer * self.length + k) * self.inner + inners.start) * size);
+                return combine(self.data.dtype, self.mode, from, to, inners.len());
+            }
+            for inner in inners {
+                let at = (outer * self.picks + pick) * self.inner + inner;
+                let Some(k) = place(index_at(self.indices.dtype, indices, at)) else { return };
+                let to = out.add(((outer * self.length + k) * self.inner + inner) * size);
+                combine(self.data.dtype, self.mode, updates.add(at * size), to, 1);
+            }
+        }
+    }
+}
+
+/// Combines n consecutive updates into what is there.
+unsafe fn combine(dtype: DType, mode: ScatterMode, from: *const u8, to: *mut u8, n: usize) {
+    // SAFETY: the caller's pointers hold n elements.
+    unsafe {
+        match (mode, dtype) {
+            (ScatterMode::Update, _) => std::ptr::copy_nonoverlapping(from, to, n * dtype.size()),
+            (ScatterMode::Add, DType::F32) => {
+                let (from, to) = (from.cast::<f32>(), to.cast::<f32>());
+                for i in 0..n {
+                    *to.add(i) += *from.add(i);
+                }
+            }
+            (ScatterMode::Add, other) => unreachable!("{other} updates are converted to fp32 first"),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The kernels: everything that touches memory through raw pointers.
+//!
+//! An [`Instruction`] says what to compute on which [`Access`]es; a [`Context`] says where those are in memory and holds the
+//! threads' scratch. Work is cut into tasks by shape alone and every task writes memory of its own, so results do not
+//! depend on the number of threads.
+#![expect(unsafe_code, reason = "kernels work on memory that the planner has laid out")]
+
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+pub(crate) mod fused;
+pub(crate) mod gemm;
+pub(crate) mod index;
+pub(crate) mod math;
+pub(crate) mod memory;
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use arcane_tensor::DType;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use self::memory::HostMemory;
+
+/// Which memory an access is in: an index into [`Context::bases`].
+pub(crate) type Base = usize;
+
+/// The base of intermediate values.
+pub(crate) const ARENA: Base = 0;
+/// The base of constants.
+pub(crate) const CONSTANTS: Base = 1;
+/// The base of the first port.
+pub(crate) const PORTS: Base = 2;
+
+/// A strided view of elements in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Which memory.
+    pub base: Base,
+    /// Where in it, in bytes.
+    pub offset: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Distance between neighbours along each dimension, in elements.
+    pub strides: Vec<usize>,
+}
+
+impl Access {
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the elements lie in row-major order without gaps.
+    pub(crate) fn is_dense(&self) -> bool {
+        dense_strides(&self.shape).iter().zip(&self.strides).zip(&self.shape).all(|((a, b), d)| a == b || *d == 1)
+    }
+}
+
+/// The strides of a dense row-major array.
+pub(crate) fn dense_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i] * shape[i];
+    }
+    strides
+}
+
+/// What an instruction computes.
+#[derive(Clone, Debug)]
+pub(crate) enum Instruction {
+    /// Element-wise chains and reductions.
+    Fused(fused::Fused),
+    /// A matrix product.
+    Gemm(gemm::Gemm),
+    /// Scaled dot-product attention.
+    Attention(attention::Attention),
+    /// Gradients of scaled dot-product attention.
+    AttentionGradient(attention::AttentionGradient),
+    /// Cross entropy over a linear head, with gradients or without.
+    CrossEntropy(cross_entropy::CrossEntropy),
+    /// Slices or elements by index.
+    Gather(index::Gather),
+    /// Slices or elements added or put at indices.
+    Scatter(index::Scatter),
+    /// A plain copy of dense bytes.
+    Copy {
+        /// From.
+        from: Access,
+        /// To.
+        to: Access,
+    },
+}
+
+/// A run-time index that was out of range: which instruction, and the index.
+#[derive(Debug, Default)]
+pub(crate) struct Fault {
+    /// The instruction's number plus one; 0 where nothing went wrong.
+    instruction: AtomicUsize,
+    index: AtomicI64,
+}
+
+impl Fault {
+    /// Reports a bad index.
+    pub(crate) fn report(&self, instruction: usize, index: i64) {
+        if self.instruction.compare_exchange(0, instruction + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.index.store(index, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the report, if there is one.
+    pub(crate) fn take(&self) -> Option<(usize, i64)> {
+        let instruction = self.instruction.swap(0, Ordering::Relaxed);
+        (instruction > 0).then(|| (instruction - 1, self.index.load(Ordering::Relaxed)))
+    }
+}
+
+/// Knows where the memory of each base begins.
+pub(crate) trait Locate: Sync {
+    /// The first byte.
+    fn start(&self, base: Base) -> *mut u8;
+}
+
+/// Where things are in memory while a program runs.
+pub(crate) struct Context<'a> {
+    /// The first byte of each memory.
+    pub bases: &'a dyn Locate,
+    /// Scratch of each thread of the pool, big enough for every instruction.
+    pub scratch: &'a [HostMemory],
+    /// Where bad indices are reported.
+    pub fault: &'a Fault,
+    /// The instruction that runs.
+    pub instruction: usize,
+}
+
+impl Context<'_> {
+    /// The first element of an access.
+    pub(crate) fn pointer(&self, access: &Access) -> *mut u8 {
+        self.at(access.base, access.offset)
+    }
+
+    /// A byte of a memory.
+    pub(crate) fn at(&self, base: Base, offset: usize) -> *mut u8 {
+        // SAFETY: the planner lays every access inside its memory.
+        unsafe { self.bases.start(base).add(offset) }
+    }
+
+    /// This thread's scratch as floats.
+    #[expect(clippy::mut_from_ref, reason = "each thread has its own scratch and takes it once a task")]
+    pub(crate) fn scratch(&self) -> &mut [f32] {
+        let memory = &self.scratch[rayon::current_thread_index().unwrap_or(0)];
+        // SAFETY: only this thread uses this memory while its task runs, and tasks do not nest; the alignment is 64 bytes
+        // and any bits are floats.
+        unsafe { std::slice::from_raw_parts_mut(memory.start().cast::<f32>(), memory.len() / 4) }
+    }
+}
+
+impl Instruction {
+    /// Bytes of scratch that a thread needs.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        match self {
+            Self::Fused(i) => i.scratch_bytes(),
+            Self::Attention(i) => i.scratch_bytes(),
+            Self::AttentionGradient(i) => i.scratch_bytes(),
+            Self::Gemm(_) | Self::CrossEntropy(_) | Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
+        }
+    }
+
+    /// Runs it, inside the pool.
+    pub(crate) fn run(&self, context: &Context<'_>) {
+        match self {
+            Self::Fused(i) => i.run(context),
+            Self::Gemm(i) => i.run(context),
+            Self::Attention(i) => i.run(context),
+            Self::AttentionGradient(i) => i.run(context),
+            Self::CrossEntropy(i) => i.run(context),
+            Self::Gather(i) => i.run(context),
+            Self::Scatter(i) => i.run(context),
+            Self::Copy { from, to } => {
+                let bytes = from.len() * from.dtype.size();
+                // SAFETY: both are dense, of one type and length, and the planner keeps them apart.
+                unsafe { std::ptr::copy_nonoverlapping(context.pointer(from), context.pointer(to), bytes) }
+            }
+        }
+    }
+}
+
+/// Calls `task` for 0..n, in parallel by halving.
+pub(crate) fn for_each_task(n: usize, task: &(impl Fn(usize) + Sync)) {
+    fn halve(from: usize, to: usize, task: &(impl Fn(usize) + Sync)) {
+        if to - from <= 1 {
+            if from < to {
+                task(from);
+            }
+            return;
+        }
+        let middle = from + (to - from) / 2;
+        rayon::join(|| halve(from, middle, task), || halve(middle, to, task));
+    }
+    halve(0, n, task);
+}
+
+/// Converts `n` consecutive elements to fp32.
+///
+/// # Safety
+/// `from` must hold n elements of the type (fp16, fp32 or bool), `to` n floats, apart from each other.
+pub(crate) unsafe fn widen(dtype: DType, from: *const u8, to: *mut f32, n: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let to = std::slice::from_raw_parts_mut(to, n);
+        match dtype {
+            DType::F16 => std::slice::from_raw_parts(from.cast::<f16>(), n).convert_to_f32_slice(to),
+            DType::F32 => to.copy_from_slice(std::slice::from_raw_parts(from.cast::<f32>(), n)),
+            _ => {
+                for (t, &b) in to.iter_mut().zip(std::slice::from_raw_parts(from, n)) {
+                    *t = f32::from(b);
+                }
+            }
+        }
+    }
+}
+
+/// Converts `n` floats to consecutive elements of a type.
+///
+/// # Safety
+/// `from` must hold n floats, `to` n elements of the type (fp16, fp32 or bool), apart from each other.
+pub(crate) unsafe fn narrow(dtype: DType, from: *const f32, to: *mut u8, n: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let from = std::slice::from_raw_parts(from, n);
+        match dtype {
+            DType::F16 => std::slice::from_raw_parts_mut(to.cast::<f16>(), n).convert_from_f32_slice(from),
+            DType::F32 => std::slice::from_raw_parts_mut(to.cast::<f32>(), n).copy_from_slice(from),
+            _ => {
+                for (t, &x) in std::slice::from_raw_parts_mut(to, n).iter_mut().zip(from) {
+                    *t = u8::from(x != 0.0);
+                }
+            }
+        }
+    }
+}

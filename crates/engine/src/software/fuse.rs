@@ -1,0 +1,340 @@
+//! Which ops are computed together: clusters of element-wise ops and reductions over one domain.
+//!
+//! A cluster is computed in one pass, so it must not need, through memory, anything that depends on itself.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arcane_mil::{Function, Op, Reduce, ValueId};
+
+use super::chain::is_chainable;
+
+/// Most ops of a cluster: its registers have to stay in cache.
+const MAX_OPS: usize = 64;
+
+/// What an op is for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A constant.
+    Constant,
+    /// A change of window; `concat` is one whose operands may be put in place.
+    Window,
+    /// Element-wise, softmax, or a reduction.
+    Chain,
+    /// Anything else: a kernel of its own.
+    Single,
+}
+
+/// How a reduction runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reduction {
+    /// Each row on its own; the row's axes.
+    Row(Vec<usize>),
+    /// Over rows, for each column; the columns' axes.
+    Columns(Vec<usize>),
+    /// Over everything.
+    All,
+}
+
+/// Ops that are computed together.
+#[derive(Clone, Debug)]
+pub(super) enum Cluster {
+    /// Element-wise ops and reductions.
+    Chain {
+        /// Indices of the ops, ascending.
+        ops: Vec<usize>,
+        /// The domain.
+        shape: Vec<usize>,
+        /// The axes of a row, where rows matter.
+        row_axes: Option<Vec<usize>>,
+    },
+    /// One op.
+    Single(usize),
+    /// A recognised region: its number.
+    Region(usize),
+}
+
+/// What an op is.
+pub(super) fn kind(function: &Function, index: usize) -> Kind {
+    let operation = &function.operations()[index];
+    let chainable = |v: &ValueId| is_chainable(function.ty(*v).dtype);
+    match &operation.op {
+        Op::Const(_) => Kind::Constant,
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Split { .. } | Op::Concat { .. } | Op::Tile { .. } => Kind::Window,
+        Op::Unary { kind: arcane_mil::Unary::Identity, x } if !chainable(x) => Kind::Window,
+        Op::Unary { .. }
+        | Op::Cast { .. }
+        | Op::Binary { .. }
+        | Op::Compare { .. }
+        | Op::Logical { .. }
+        | Op::Select { .. }
+        | Op::Reduce { .. }
+        | Op::Softmax { .. }
+        | Op::Fill { .. } => Kind::Chain,
+        Op::Matmul { .. }
+        | Op::Linear { .. }
+        | Op::ScaledDotProductAttention { .. }
+        | Op::Gather { .. }
+        | Op::GatherAlongAxis { .. }
+        | Op::Scatter { .. }
+        | Op::ScatterAlongAxis { .. } => Kind::Single,
+    }
+}
+
+/// How a reduction of `x` over `axes` runs.
+pub(super) fn reduction(reduce: Reduce, shape: &[usize], axes: &[usize]) -> Reduction {
+    let long = |&a: &usize| shape[a] > 1;
+    let kept: Vec<usize> = (0..shape.len()).filter(|a| !axes.contains(a)).collect();
+    if reduce == Reduce::LogSumExp || !axes.iter().any(|a| long(a)) {
+        return Reduction::Row(axes.to_vec());
+    }
+    if !kept.iter().any(|a| long(a)) {
+        return Reduction::All;
+    }
+    let last_reduced = axes.iter().copied().filter(long).max();
+    let first_kept = kept.iter().copied().filter(long).min();
+    if last_reduced < first_kept { Reduction::Columns(kept) } else { Reduction::Row(axes.to_vec()) }
+}
+
+/// The domain of a chain op, and the row axes that it asks for.
+fn domain(function: &Function, op: &Op, result: ValueId) -> (Vec<usize>, Option<Vec<usize>>) {
+    match op {
+        Op::Reduce { kind, x, axes, .. } => {
+            let shape = function.ty(*x).shape.clone();
+            let rows = match reduction(*kind, &shape, axes) {
+                Reduction::Row(axes) | Reduction::Columns(axes) => Some(axes),
+                Reduction::All => None,
+            };
+            (shape, rows)
+        }
+        Op::Softmax { x, axis } => (function.ty(*x).shape.clone(), Some(vec![*axis])),
+        _ => (function.ty(result).shape.clone(), None),
+    }
+}
+
+/// A domain's shape with one element a row.
+pub(super) fn row_shape(shape: &[usize], row_axes: &[usize]) -> Vec<usize> {
+    shape.iter().enumerate().map(|(i, &d)| if row_axes.contains(&i) { 1 } else { d }).collect()
+}
+
+struct Group {
+    ops: Vec<usize>,
+    shape: Vec<usize>,
+    row_axes: Option<Vec<usize>>,
+    /// Whether a reduction counts the domain's elements.
+    reduces: bool,
+}
+
+/// Groups a function's ops. `regions` are sets of ops that are computed together anyway.
+pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) -> Vec<Cluster> {
+    let mut fuser = Fuser::new(function, regions);
+    let mut found = Vec::new();
+    for (i, ops) in regions.iter().enumerate() {
+        debug_assert!(!ops.is_empty());
+        found.push((ops[0], Cluster::Region(i)));
+    }
+    for (i, operation) in function.operations().iter().enumerate() {
+        if fuser.in_region[i] {
+            continue;
+        }
+        match kind(function, i) {
+            Kind::Constant | Kind::Window => {}
+            Kind::Single => found.push((i, Cluster::Single(i))),
+            Kind::Chain if matches!(operation.op, Op::Fill { .. }) && !fuser.must_store(operation.results[0]) => {}
+            Kind::Chain => fuser.place(i, fuse),
+        }
+    }
+    for group in fuser.groups.into_values() {
+        let first = group.ops[0];
+        found.push((first, Cluster::Chain { ops: group.ops, shape: group.shape, row_axes: group.row_axes }));
+    }
+    found.sort_by_key(|(first, _)| *first);
+    found.into_iter().map(|(_, cluster)| cluster).collect()
+}
+
+/// Whether putting ops together as regions leaves an order to compute in.
+pub(super) fn is_acyclic(function: &Function, regions: &[Vec<usize>]) -> bool {
+    let fuser = Fuser::new(function, regions);
+    regions.iter().enumerate().all(|(i, ops)| {
+        let me = BTreeSet::from([function.operations().len() + i]);
+        !fuser.reaches_itself(&me, ops)
+    })
+}
+
+struct Fuser<'a> {
+    function: &'a Function,
+    definitions: Vec<Option<usize>>,
+    in_region: Vec<bool>,
+    /// The cluster of each computing op: its own index at first, `ops + r` for region r.
+    cluster: Vec<usize>,
+    /// Ops of each region.
+    regions: Vec<Vec<usize>>,
+    /// Computing ops that read an op's results, through windows.
+    readers: Vec<Vec<usize>>,
+    /// Computing ops behind each value.
+    producers: Vec<Vec<usize>>,
+    groups: HashMap<usize, Group>,
+}
+
+impl<'a> Fuser<'a> {
+    fn new(function: &'a Function, regions: &[Vec<usize>]) -> Self {
+        let n = function.operations().len();
+        let mut in_region = vec![false; n];
+        let mut cluster: Vec<usize> = (0..n).collect();
+        for (r, ops) in regions.iter().enumerate() {
+            for &op in ops {
+                in_region[op] = true;
+                cluster[op] = n + r;
+            }
+        }
+        let mut producers: Vec<Vec<usize>> = vec![Vec::new(); function.values().len()];
+        let mut readers = vec![Vec::new(); n];
+        for (i, operation) in function.operations().iter().enumerate() {
+            let mut behind: Vec<usize> =
+                operation.op.operands().iter().flat_map(|v| producers[v.index()].iter().copied()).collect();
+            behind.sort_unstable();
+            behind.dedup();
+            let passes = kind(function, i) == Kind::Window && !in_region[i];
+            if !passes {
+                for &p in &behind {
+                    readers[p].push(i);
+                }
+                behind = if kind(function, i) == Kind::Constant { Vec::new() } else { vec![i] };
+            }
+            for r in &operation.results {
+                producers[r.index()].clone_from(&behind);
+            }
+        }
+        let definitions = function.definitions();
+        let (regions, groups) = (regions.to_vec(), HashMap::new());
+        Self { function, definitions, in_region, cluster, regions, readers, producers, groups }
+    }
+
+    /// Whether a fill has a reader that cannot take it as a number.
+    fn must_store(&self, v: ValueId) -> bool {
+        let f = self.function;
+        f.outputs().iter().any(|o| o.value == v)
+            || f.operations().iter().enumerate().any(|(i, o)| {
+                o.op.operands().contains(&v) && (kind(f, i) != Kind::Chain || self.in_region[i])
+            })
+    }
+
+    /// The op that computes a value that a cluster can hand on in registers.
+    fn direct(&self, v: ValueId) -> Option<usize> {
+        let i = self.definitions[v.index()]?;
+        if self.in_region[i] || kind(self.function, i) != Kind::Chain {
+            return None;
+        }
+        match &self.function.operations()[i].op {
+            Op::Fill { .. } => None,
+            Op::Reduce { kind, x, axes, .. } => {
+                let row = matches!(reduction(*kind, &self.function.ty(*x).shape, axes), Reduction::Row(_));
+                row.then_some(i)
+            }
+            _ => Some(i),
+        }
+    }
+
+    /// Puts a chain op into the clusters of its operands where that is possible, else into one of its own.
+    fn place(&mut self, i: usize, fuse: bool) {
+        let operation = &self.function.operations()[i];
+        let (shape, row_axes) = domain(self.function, &operation.op, operation.results[0]);
+        let reduces = matches!(operation.op, Op::Reduce { .. } | Op::Softmax { .. });
+        self.groups.insert(i, Group { ops: vec![i], shape, row_axes, reduces });
+        if !fuse {
+            return;
+        }
+        let mut candidates: Vec<usize> =
+            operation.op.operands().iter().filter_map(|&v| self.direct(v)).map(|p| self.cluster[p]).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        for other in candidates.into_iter().rev() {
+            self.try_merge(i, other);
+        }
+    }
+
+    /// Merges the cluster of op `i` with another, if one domain holds both and an order remains.
+    fn try_merge(&mut self, i: usize, other: usize) {
+        let mine = self.cluster[i];
+        if mine == other {
+            return;
+        }
+        let (a, b) = (&self.groups[&other], &self.groups[&mine]);
+        let Some((shape, row_axes)) = common_domain(a, b) else { return };
+        let reduces = a.reduces || b.reduces;
+        let mut ops = [a.ops.as_slice(), b.ops.as_slice()].concat();
+        ops.sort_unstable();
+        if ops.len() > MAX_OPS || self.reaches_itself(&BTreeSet::from([mine, other]), &ops) {
+            return;
+        }
+        let keep = other.min(mine);
+        for &op in &ops {
+            self.cluster[op] = keep;
+        }
+        self.groups.remove(&other);
+        self.groups.remove(&mine);
+        self.groups.insert(keep, Group { ops, shape, row_axes, reduces });
+    }
+
+    /// Whether the ops of `clusters`, taken as one, need through memory what depends on them.
+    fn reaches_itself(&self, clusters: &BTreeSet<usize>, ops: &[usize]) -> bool {
+        let is_region = clusters.iter().any(|&c| c >= self.function.operations().len());
+        for &op in ops.iter().filter(|_| !is_region) {
+            for v in self.function.operations()[op].op.operands() {
+                let through_memory = self.direct(v).is_none();
+                let mine = |p: &usize| clusters.contains(&self.cluster[*p]);
+                if through_memory && self.producers[v.index()].iter().any(mine) {
+                    return true;
+                }
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<usize> = Vec::new();
+        let push = |op: usize, seen: &mut BTreeSet<usize>, open: &mut Vec<usize>| {
+            for &reader in &self.readers[op] {
+                let c = self.cluster[reader];
+                if !clusters.contains(&c) && seen.insert(c) {
+                    open.push(c);
+                }
+            }
+        };
+        for &op in ops {
+            push(op, &mut seen, &mut open);
+        }
+        while let Some(c) = open.pop() {
+            let n = self.function.operations().len();
+            let single = [c];
+            let members: &[usize] = match self.groups.get(&c) {
+                Some(group) => &group.ops,
+                None if c >= n => &self.regions[c - n],
+                None => &single,
+            };
+            for &op in members {
+                if self.readers[op].iter().any(|&r| clusters.contains(&self.cluster[r])) {
+                    return true;
+                }
+                push(op, &mut seen, &mut open);
+            }
+        }
+        false
+    }
+}
+
+/// The domain that holds two groups, if one does: equal domains, or one that is the other's rows.
+fn common_domain(a: &Group, b: &Group) -> Option<(Vec<usize>, Option<Vec<usize>>)> {
+    let row_axes = match (&a.row_axes, &b.row_axes) {
+        (Some(x), Some(y)) if x != y => return None,
+        (x, y) => x.clone().or_else(|| y.clone()),
+    };
+    if a.shape == b.shape {
+        return Some((a.shape.clone(), row_axes));
+    }
+    let holds = |outer: &Group, inner: &Group| {
+        !inner.reduces
+            && outer.row_axes.as_ref().is_some_and(|axes| row_shape(&outer.shape, axes) == inner.shape)
+    };
+    match (holds(a, b), holds(b, a)) {
+        (true, _) => Some((a.shape.clone(), row_axes)),
+        (_, true) => Some((b.shape.clone(), row_axes)),
+        _ => None,
+    }
+}

@@ -1,0 +1,521 @@
+//! Kernels that are not chains: what they read and write, and the instructions that they become.
+
+use arcane_mil::{Op, ScatterMode, TensorType, ValueId};
+use arcane_tensor::DType;
+
+use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level};
+use super::lower::Lowering;
+use super::patterns::{HeadGradient, Recognised, Region, ScoreMask};
+use super::view::View;
+use crate::EngineError;
+use crate::kernels::attention::{Attention, AttentionGradient, Mask};
+use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows};
+use crate::kernels::fused::Step;
+use crate::kernels::gemm::Gemm;
+use crate::kernels::index::{Gather, Scatter};
+use crate::kernels::{Access, Instruction};
+
+/// What a node does, on views.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// Element-wise ops and reductions.
+    Chain(Chain),
+    /// A plain copy of dense bytes.
+    Copy { from: View, to: View },
+    /// `out = x · y`; fp32 forms of fp16 operands and result.
+    Gemm { x: View, y: View, out: View, wide: [Option<View>; 3] },
+    /// See [`Attention`].
+    Attention { query: View, key: View, value: View, out: View, mask: ViewMask, scale: f32 },
+    /// See [`AttentionGradient`].
+    AttentionGradient(Box<ScoreGradient>),
+    /// See [`CrossEntropy`].
+    CrossEntropy(Box<Head>),
+    /// See [`Gather`].
+    Gather { x: View, indices: View, out: View, cut: AxisCut },
+    /// See [`Scatter`].
+    Scatter { data: View, indices: View, updates: View, out: View, cut: AxisCut, mode: ScatterMode },
+}
+
+/// A mask on views.
+#[derive(Clone, Debug)]
+pub(super) enum ViewMask {
+    None,
+    Causal,
+    Tensor(View),
+}
+
+/// Operands of [`AttentionGradient`].
+#[derive(Clone, Debug)]
+pub(super) struct ScoreGradient {
+    query: View,
+    key: View,
+    value: View,
+    d_out: View,
+    d: [View; 3],
+    mask: ViewMask,
+    masked: f32,
+    scale: (f32, bool),
+    d_scale: f32,
+}
+
+/// Operands of [`CrossEntropy`].
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    hidden: View,
+    head: View,
+    targets: View,
+    log_sum: Option<View>,
+    picked: Option<View>,
+    gradient: Option<HeadGradientViews>,
+    logits: View,
+    wide: Option<[View; 2]>,
+}
+
+#[derive(Clone, Debug)]
+struct HeadGradientViews {
+    factor: View,
+    update: View,
+    d: [Option<View>; 2],
+    wide: [Option<View>; 2],
+}
+
+/// How an axis cuts an array.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AxisCut {
+    outer: usize,
+    length: usize,
+    inner: usize,
+    picks: usize,
+    along: bool,
+}
+
+impl AxisCut {
+    fn new(shape: &[usize], axis: usize, picks: usize, along: bool) -> Self {
+        let product = |dims: &[usize]| dims.iter().product();
+        Self { outer: product(&shape[..axis]), length: shape[axis], inner: product(&shape[axis + 1..]), picks, along }
+    }
+}
+
+impl Lowering<'_> {
+    /// Lowers an op that has a kernel of its own.
+    pub(super) fn single(&mut self, i: usize) -> Result<(), EngineError> {
+        let operation = &self.function.operations()[i];
+        let result = operation.results[0];
+        match operation.op.clone() {
+            Op::Matmul { x, y, transpose_x, transpose_y } => {
+                let flip = |view: View, transposed: bool| if transposed { view.swap_last() } else { view };
+                let (x, y) = (flip(self.view(x), transpose_x), flip(self.view(y), transpose_y));
+                let out = self.visible(i, result);
+                self.gemm(i, &x, &y, out)
+            }
+            Op::Linear { x, weight, bias } => self.linear(i, x, weight, bias, result),
+            Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
+                self.floats(i, query)?;
+                let (width, length) = {
+                    let shape = &self.function.ty(query).shape;
+                    (shape[shape.len() - 1], shape[shape.len() - 2])
+                };
+                let scores = [self.function.ty(query).shape.len() - 2, length];
+                let (query, key, value) = (self.view(query), self.view(key), self.view(value));
+                let mask = match attn_mask {
+                    None => ViewMask::None,
+                    Some(mask) => self.mask(mask, &query.shape[..scores[0]], length, key.shape[scores[0]]),
+                };
+                let out = self.visible(i, result);
+                let mut reads = vec![query.slot, key.slot, value.slot];
+                if let ViewMask::Tensor(view) = &mask {
+                    reads.push(view.slot);
+                }
+                let writes = vec![out.slot];
+                let scale = 1.0 / (width as f32).sqrt();
+                self.node(Work::Attention { query, key, value, out, mask, scale }, i, reads, writes, Vec::new());
+                Ok(())
+            }
+            Op::Gather { x, indices, axis } => {
+                let cut = AxisCut::new(&self.function.ty(x).shape, axis, self.function.ty(indices).len(), false);
+                self.gather(i, x, indices, cut, result)
+            }
+            Op::GatherAlongAxis { x, indices, axis } => {
+                let picks = self.function.ty(indices).shape[axis];
+                let cut = AxisCut::new(&self.function.ty(x).shape, axis, picks, true);
+                self.gather(i, x, indices, cut, result)
+            }
+            Op::Scatter { data, indices, updates, axis, mode } => {
+                let cut = AxisCut::new(&self.function.ty(data).shape, axis, self.function.ty(indices).len(), false);
+                self.scatter(i, [data, indices, updates], cut, mode, result)
+            }
+            Op::ScatterAlongAxis { data, indices, updates, axis, mode } => {
+                let picks = self.function.ty(indices).shape[axis];
+                let cut = AxisCut::new(&self.function.ty(data).shape, axis, picks, true);
+                self.scatter(i, [data, indices, updates], cut, mode, result)
+            }
+            other => unreachable!("{} is no single op", other.name()),
+        }
+    }
+
+    /// The view of a result; storage that nobody reads where it has none.
+    fn visible(&mut self, i: usize, v: ValueId) -> View {
+        let ty = self.function.ty(v).clone();
+        self.known_view(v).unwrap_or_else(|| {
+            debug_assert!(self.definitions[v.index()] == Some(i));
+            self.temporary(ty.dtype, &ty.shape)
+        })
+    }
+
+    fn floats(&self, i: usize, v: ValueId) -> Result<(), EngineError> {
+        match self.function.ty(v).dtype {
+            DType::F16 | DType::F32 => Ok(()),
+            other => Err(self.unsupported(i, format!("{other} operands are not supported here"))),
+        }
+    }
+
+    fn gemm(&mut self, i: usize, x: &View, y: &View, out: View) -> Result<(), EngineError> {
+        if !matches!(x.dtype, DType::F16 | DType::F32) {
+            return Err(self.unsupported(i, format!("{} operands are not supported here", x.dtype)));
+        }
+        let rank = out.shape.len();
+        let batch = &out.shape[..rank - 2];
+        let stretch = |v: &View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
+        let (x, y) = (stretch(x), stretch(y));
+        let wide = [self.widened(&x), self.widened(&y), self.widened_result(&out)];
+        let (reads, writes) = (vec![x.slot, y.slot], vec![out.slot]);
+        let temporaries = wide.iter().flatten().map(|v| v.slot).collect();
+        self.node(Work::Gemm { x, y, out, wide }, i, reads, writes, temporaries);
+        Ok(())
+    }
+
+    /// fp32 storage for what lies under an fp16 view, with the view's strides.
+    fn widened(&mut self, view: &View) -> Option<View> {
+        if view.dtype != DType::F16 {
+            return None;
+        }
+        let extent: usize =
+            1 + view.shape.iter().zip(&view.strides).map(|(&d, &s)| d.saturating_sub(1) * s).sum::<usize>();
+        let storage = self.temporary(DType::F32, &[extent]);
+        Some(View { slot: storage.slot, offset: 0, dtype: DType::F32, ..view.clone() })
+    }
+
+    fn widened_result(&mut self, out: &View) -> Option<View> {
+        (out.dtype == DType::F16).then(|| self.temporary(DType::F32, &out.shape))
+    }
+
+    fn linear(
+        &mut self,
+        i: usize,
+        x: ValueId,
+        weight: ValueId,
+        bias: Option<ValueId>,
+        result: ValueId,
+    ) -> Result<(), EngineError> {
+        let width = self.function.ty(weight).shape[1];
+        let rows = self.function.ty(x).len() / width.max(1);
+        let x = self.reshaped(i, x, &[rows, width])?;
+        let y = self.view(weight).swap_last();
+        let out = self.visible(i, result);
+        let flat = [rows, y.shape[1]];
+        let out = out.reshape(&flat).expect("results of products are dense");
+        let Some(bias) = bias else { return self.gemm(i, &x, &y, out) };
+        // The product stays fp32 until the bias is added, so that the result is rounded once.
+        let product = self.temporary(DType::F32, &flat);
+        let wide = [self.widened(&x), self.widened(&y), None];
+        let temporaries = wide.iter().flatten().map(|v| v.slot).collect();
+        let (reads, writes) = (vec![x.slot, y.slot], vec![product.slot]);
+        self.node(Work::Gemm { x, y, out: product.clone(), wide }, i, reads, writes, temporaries);
+        let bias = self.view(bias);
+        let (reads, writes) = (vec![product.slot, bias.slot], vec![out.slot]);
+        let add = ChainOp {
+            step: ChainStep::Step(Step::Binary(arcane_mil::Binary::Add)),
+            operands: vec![ChainOperand::External(product), ChainOperand::External(bias)],
+            level: Level::Full,
+            round: out.dtype == DType::F16,
+            store: Some(out),
+        };
+        let chain = Chain { shape: flat.to_vec(), row_axes: None, ops: vec![add] };
+        self.node(Work::Chain(chain), i, reads, writes, Vec::new());
+        Ok(())
+    }
+
+    /// A mask as the kernel wants it; a constant lower triangle is recognised.
+    fn mask(&mut self, mask: ValueId, batch: &[usize], rows: usize, cols: usize) -> ViewMask {
+        if let Some(tensor) = self.constant(mask)
+            && tensor.shape().iter().rev().skip(2).all(|&d| d == 1)
+            && tensor.shape().ends_with(&[rows, cols])
+            && rows == cols
+            && let Some(values) = tensor.as_slice::<bool>()
+            && values.iter().enumerate().all(|(k, &seen)| seen == (k % cols <= k / cols))
+        {
+            return ViewMask::Causal;
+        }
+        let view = self.view(mask);
+        ViewMask::Tensor(view.broadcast(&[batch, &[rows, cols]].concat()))
+    }
+
+    fn gather(
+        &mut self,
+        i: usize,
+        x: ValueId,
+        indices: ValueId,
+        cut: AxisCut,
+        result: ValueId,
+    ) -> Result<(), EngineError> {
+        let (x, indices) = (self.dense(i, x)?, self.dense(i, indices)?);
+        let out = self.visible(i, result);
+        let (reads, writes) = (vec![x.slot, indices.slot], vec![out.slot]);
+        self.node(Work::Gather { x, indices, out, cut }, i, reads, writes, Vec::new());
+        Ok(())
+    }
+
+    fn scatter(
+        &mut self,
+        i: usize,
+        [data, indices, updates]: [ValueId; 3],
+        cut: AxisCut,
+        mode: ScatterMode,
+        result: ValueId,
+    ) -> Result<(), EngineError> {
+        let dtype = self.function.ty(data).dtype;
+        if mode == ScatterMode::Add && !matches!(dtype, DType::F16 | DType::F32) {
+            return Err(self.unsupported(i, format!("{dtype} operands are not supported here")));
+        }
+        let indices = self.dense(i, indices)?;
+        let out = self.visible(i, result);
+        let half = mode == ScatterMode::Add && dtype == DType::F16;
+        let (data, updates, target) = if half {
+            // Repeated indices accumulate in fp32; the result is rounded once.
+            let widened = |lowering: &mut Self, v: ValueId| {
+                let from = lowering.view(v);
+                let to = lowering.temporary(DType::F32, &from.shape);
+                lowering.convert(i, from, to.clone());
+                to
+            };
+            let data = widened(self, data);
+            (data.clone(), widened(self, updates), data)
+        } else {
+            (self.dense(i, data)?, self.dense(i, updates)?, out.clone())
+        };
+        let (reads, writes) = (vec![data.slot, indices.slot, updates.slot], vec![target.slot]);
+        let work = Work::Scatter { data, indices, updates, out: target.clone(), cut, mode };
+        self.node(work, i, reads, writes, Vec::new());
+        if half {
+            // Reads the slot after both of its writers.
+            self.convert(i, target, out);
+        }
+        Ok(())
+    }
+
+    /// Adds a node that converts a view to another float type.
+    fn convert(&mut self, i: usize, from: View, to: View) {
+        let (reads, writes) = (vec![from.slot], vec![to.slot]);
+        let round = to.dtype == DType::F16;
+        let mut chain = Chain::copy(from, to);
+        if round {
+            chain.ops[0].step = ChainStep::Step(Step::Unary(arcane_mil::Unary::Identity));
+            chain.ops[0].round = true;
+        }
+        self.node(Work::Chain(chain), i, reads, writes, Vec::new());
+    }
+
+    /// Lowers a recognised region.
+    pub(super) fn region(&mut self, region: &Region) -> Result<(), EngineError> {
+        let last = *region.ops.last().expect("regions have ops");
+        match &region.what {
+            Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient } => {
+                let hidden = self.dense(last, *hidden)?;
+                let head = self.dense(last, *head)?;
+                let targets = self.dense(last, *targets)?;
+                let (log_sum, picked) = (self.wanted(*log_sum), self.wanted(*picked));
+                let chunk = chunk_rows(hidden.shape[0], head.shape[0]);
+                let logits = self.temporary(DType::F32, &[chunk, head.shape[0]]);
+                let half = hidden.dtype == DType::F16;
+                let wide = if half { self.widened(&hidden).zip(self.widened(&head)) } else { None };
+                let wide = wide.map(|(a, b)| [a, b]);
+                let gradient = match gradient {
+                    Some(g) => Some(self.head_gradient(last, g)?),
+                    None => None,
+                };
+                let head =
+                    Head { hidden, head, targets, log_sum, picked, gradient, logits, wide };
+                self.head_node(last, head);
+                Ok(())
+            }
+            Recognised::AttentionGradient { query, key, value, d_out, d, mask, scale, d_scale } => {
+                let shape = self.function.ty(*query).shape.clone();
+                let (batch, length) = (&shape[..shape.len() - 2], shape[shape.len() - 2]);
+                let (query, key, value) = (self.view(*query), self.view(*key), self.view(*value));
+                let keys = key.shape[shape.len() - 2];
+                let (mask, masked) = match mask {
+                    ScoreMask::None => (ViewMask::None, 0.0),
+                    ScoreMask::Select(mask, masked) => (self.mask(*mask, batch, length, keys), *masked),
+                    ScoreMask::Add(mask) => {
+                        let view = self.view(*mask).broadcast(&[batch, &[length, keys]].concat());
+                        (ViewMask::Tensor(view), 0.0)
+                    }
+                };
+                let d_out = self.view(*d_out);
+                let d = [self.visible_anyhow(d[0]), self.visible_anyhow(d[1]), self.visible_anyhow(d[2])];
+                let mut reads = vec![query.slot, key.slot, value.slot, d_out.slot];
+                if let ViewMask::Tensor(view) = &mask {
+                    reads.push(view.slot);
+                }
+                let writes = d.iter().map(|v| v.slot).collect();
+                let (scale, d_scale) = (*scale, *d_scale);
+                let all = ScoreGradient { query, key, value, d_out, d, mask, masked, scale, d_scale };
+                self.node(Work::AttentionGradient(Box::new(all)), last, reads, writes, Vec::new());
+                Ok(())
+            }
+        }
+    }
+
+    fn visible_anyhow(&mut self, v: ValueId) -> View {
+        let i = self.definitions[v.index()].expect("regions compute their results");
+        self.visible(i, v)
+    }
+
+    /// The view of a region's result that somebody reads.
+    fn wanted(&mut self, v: Option<ValueId>) -> Option<View> {
+        v.and_then(|v| self.known_view(v))
+    }
+
+    fn head_gradient(&mut self, i: usize, g: &HeadGradient) -> Result<HeadGradientViews, EngineError> {
+        let (factor, update) = (self.dense(i, g.factor)?, self.dense(i, g.update)?);
+        let d = [self.wanted(g.d_hidden), self.wanted(g.d_head)];
+        let wide = [0, 1].map(|k| d[k].as_ref().and_then(|view| self.widened_result(view)));
+        Ok(HeadGradientViews { factor, update, d, wide })
+    }
+
+    fn head_node(&mut self, i: usize, head: Head) {
+        let mut reads = vec![head.hidden.slot, head.head.slot, head.targets.slot];
+        let mut writes: Vec<_> = head.log_sum.iter().chain(&head.picked).map(|v| v.slot).collect();
+        let mut temporaries = vec![head.logits.slot];
+        temporaries.extend(head.wide.iter().flatten().map(|v| v.slot));
+        if let Some(g) = &head.gradient {
+            reads.extend([g.factor.slot, g.update.slot]);
+            writes.extend(g.d.iter().flatten().map(|v| v.slot));
+            temporaries.extend(g.wide.iter().flatten().map(|v| v.slot));
+        }
+        self.node(Work::CrossEntropy(Box::new(head)), i, reads, writes, temporaries);
+    }
+}
+
+impl Work {
+    /// The instruction, on placed views. Chains are emitted by their own module.
+    pub(super) fn instruction(&self, place: &dyn Fn(&View) -> Access) -> Instruction {
+        let all = |views: &[Option<View>; 3]| [0, 1, 2].map(|k| views[k].as_ref().map(place));
+        match self {
+            Self::Chain(_) => unreachable!("chains need partial results"),
+            Self::Copy { from, to } => Instruction::Copy { from: place(from), to: place(to) },
+            Self::Gemm { x, y, out, wide } => {
+                Instruction::Gemm(Gemm { x: place(x), y: place(y), out: place(out), wide: all(wide) })
+            }
+            Self::Attention { query, key, value, out, mask, scale } => Instruction::Attention(Attention {
+                query: place(query),
+                key: place(key),
+                value: place(value),
+                out: place(out),
+                mask: mask.place(place),
+                scale: *scale,
+            }),
+            Self::AttentionGradient(g) => Instruction::AttentionGradient(AttentionGradient {
+                query: place(&g.query),
+                key: place(&g.key),
+                value: place(&g.value),
+                d_out: place(&g.d_out),
+                d: [0, 1, 2].map(|k| place(&g.d[k])),
+                mask: g.mask.place(place),
+                masked: g.masked,
+                scale: g.scale.0,
+                round_scaled: g.scale.1,
+                d_scale: g.d_scale,
+            }),
+            Self::CrossEntropy(h) => Instruction::CrossEntropy(CrossEntropy {
+                hidden: place(&h.hidden),
+                head: place(&h.head),
+                targets: place(&h.targets),
+                log_sum: h.log_sum.as_ref().map(place),
+                picked: h.picked.as_ref().map(place),
+                gradient: h.gradient.as_ref().map(|g| Gradient {
+                    factor: place(&g.factor),
+                    update: place(&g.update),
+                    d_hidden: g.d[0].as_ref().map(place),
+                    d_head: g.d[1].as_ref().map(place),
+                    wide: [0, 1].map(|k| g.wide[k].as_ref().map(place)),
+                }),
+                logits: place(&h.logits),
+                wide: h.wide.as_ref().map(|w| [place(&w[0]), place(&w[1])]),
+            }),
+            Self::Gather { x, indices, out, cut } => Instruction::Gather(Gather {
+                x: place(x),
+                indices: place(indices),
+                out: place(out),
+                outer: cut.outer,
+                length: cut.length,
+                inner: cut.inner,
+                picks: cut.picks,
+                along: cut.along,
+            }),
+            Self::Scatter { data, indices, updates, out, cut, mode } => Instruction::Scatter(Scatter {
+                data: place(data),
+                indices: place(indices),
+                updates: place(updates),
+                out: place(out),
+                outer: cut.outer,
+                length: cut.length,
+                inner: cut.inner,
+                picks: cut.picks,
+                along: cut.along,
+                mode: *mode,
+            }),
+        }
+    }
+
+    /// Whether an output may share the memory of a parameter that this work reads: every element is read before it is
+    /// written.
+    pub(super) fn reads_before_writing(&self, parameter: super::view::SlotId, output: super::view::SlotId) -> bool {
+        match self {
+            Self::Chain(chain) => {
+                let wide = |v: &View| v.broadcast(&chain.shape);
+                let strides = |v: &View| (v.offset, wide(v).strides);
+                let written: Vec<_> = chain.writes().filter(|v| v.slot == output).map(strides).collect();
+                chain.reads().filter(|v| v.slot == parameter).all(|v| written.iter().all(|w| *w == strides(v)))
+                    && chain.writes().filter(|v| v.slot == output).all(|v| v.len() == chain.len())
+            }
+            Self::Scatter { data, indices, updates, .. } => {
+                data.slot == parameter && indices.slot != parameter && updates.slot != parameter
+            }
+            Self::Copy { .. }
+            | Self::Gemm { .. }
+            | Self::Attention { .. }
+            | Self::AttentionGradient(_)
+            | Self::CrossEntropy(_)
+            | Self::Gather { .. } => false,
+        }
+    }
+
+    /// The length of the axis that run-time indices index, if there are any.
+    pub(super) fn index_limit(&self) -> usize {
+        match self {
+            Self::Gather { cut, .. } | Self::Scatter { cut, .. } => cut.length,
+            Self::CrossEntropy(h) => h.head.shape[0],
+            Self::Chain(_)
+            | Self::Copy { .. }
+            | Self::Gemm { .. }
+            | Self::Attention { .. }
+            | Self::AttentionGradient(_) => 0,
+        }
+    }
+}
+
+impl ViewMask {
+    fn place(&self, place: &dyn Fn(&View) -> Access) -> Mask {
+        match self {
+            Self::None => Mask::None,
+            Self::Causal => Mask::Causal,
+            Self::Tensor(view) => Mask::Tensor(place(view)),
+        }
+    }
+}
+
+/// A rank-1 type of f64 values: partial results.
+pub(super) fn partials_type(len: usize) -> TensorType {
+    TensorType::new(DType::F64, &[len])
+}

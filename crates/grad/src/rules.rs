@@ -1,0 +1,413 @@
+//! The derivative of each op, as a table: a rule reads the adjoint of an op's result and gives to the adjoints of its operands.
+//!
+//! `g` is the adjoint of a result. The spelling of each rule is part of what engines recognise: attention's, softmax's and the
+//! norms' are written in one way only.
+
+use arcane_mil::{Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, Unary, ValueId};
+use arcane_tensor::DType;
+
+use crate::GradError;
+use crate::adjoint::Adjoints;
+use crate::broadcast::{materialise, reduce_to, unreduce};
+
+/// Gives to the adjoints of an operation's operands. Some result of it has an adjoint.
+pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
+    let y = operation.results[0];
+    match &operation.op {
+        Op::Const(_) | Op::Fill { .. } | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
+        Op::Unary { kind, x } => unary(a, *kind, *x, y),
+        Op::Cast { x, .. } => cast(a, *x, y),
+        Op::Binary { kind, x, y: right } => binary(a, *kind, *x, *right, y),
+        Op::Select { cond, a: yes, b: no } => select(a, *cond, *yes, *no, y),
+        Op::Reduce { kind, x, axes, keep_dims } => reduce(a, *kind, *x, axes, *keep_dims, y),
+        Op::Softmax { x, axis } => {
+            let g = a.of(y);
+            a.give(*x, |f| softmax(f, y, g, *axis))
+        }
+        Op::Matmul { x, y: right, transpose_x, transpose_y } => {
+            matmul(a, *x, *right, *transpose_x, *transpose_y, y)
+        }
+        Op::Linear { x, weight, bias } => linear(a, *x, *weight, *bias, y),
+        Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
+            attention(a, [*query, *key, *value], *attn_mask, y)
+        }
+        Op::Gather { x, indices, axis } => gather(a, *x, *indices, *axis, y),
+        Op::GatherAlongAxis { x, indices, axis } => {
+            let g = a.full(y)?;
+            a.give(*x, |f| {
+                let zeros = zeros_like(f, *x);
+                f.scatter_along_axis_add(zeros, *indices, g, *axis)
+            })
+        }
+        Op::Scatter { mode: ScatterMode::Update, .. }
+        | Op::ScatterAlongAxis { mode: ScatterMode::Update, .. } => {
+            return Err(GradError::NotDifferentiable {
+                op: operation.op.name(),
+                path: a.f.function().value(y).path.clone(),
+                why: "which of several updates of one element stays is not known before run time; mode `add` was expected",
+            });
+        }
+        Op::Scatter { data, indices, updates, axis, mode: ScatterMode::Add } => {
+            let g = a.of(y);
+            a.give(*data, |_| Ok(g))?;
+            a.give(*updates, |f| {
+                let g = materialise(f, g, &f.shape(y))?;
+                f.gather(g, *indices, *axis)
+            })
+        }
+        Op::ScatterAlongAxis { data, indices, updates, axis, mode: ScatterMode::Add } => {
+            let g = a.of(y);
+            a.give(*data, |_| Ok(g))?;
+            a.give(*updates, |f| {
+                let g = materialise(f, g, &f.shape(y))?;
+                f.gather_along_axis(g, *indices, *axis)
+            })
+        }
+        Op::Reshape { x, .. } => {
+            let g = a.full(y)?;
+            a.give(*x, |f| f.reshape(g, &f.shape(*x)))
+        }
+        Op::Transpose { x, perm } => {
+            let g = a.full(y)?;
+            let inverse: Vec<usize> =
+                (0..perm.len()).map(|i| perm.iter().position(|&p| p == i).expect("a permutation")).collect();
+            a.give(*x, |f| f.transpose(g, &inverse))
+        }
+        Op::Concat { values, axis } => concat(a, values, *axis, y),
+        Op::Split { x, axis, .. } => split(a, *x, *axis, &operation.results),
+        Op::Tile { x, reps } => tile(a, *x, reps, y),
+    }
+    .map_err(GradError::from)
+}
+
+fn unary(a: &mut Adjoints<'_>, kind: Unary, x: ValueId, y: ValueId) -> Result<(), BuildError> {
+    let g = a.of(y);
+    a.give(x, |f| {
+        let dtype = f.ty(x).dtype;
+        match kind {
+            Unary::Abs => {
+                let sign = f.unary(Unary::Sign, x)?;
+                f.mul(g, sign)
+            }
+            Unary::Identity => Ok(g),
+            Unary::Sign => Ok(f.scalar(dtype, 0.0)),
+            Unary::Square => {
+                let slope = f.scale(x, 2.0)?;
+                f.mul(slope, g)
+            }
+            Unary::Sqrt => {
+                let half = f.scale(g, 0.5)?;
+                f.real_div(half, y)
+            }
+            Unary::Rsqrt { .. } => {
+                let (half, square) = (f.scale(y, -0.5)?, f.square(y)?);
+                let slope = f.mul(half, square)?;
+                f.mul(slope, g)
+            }
+            Unary::Exp => f.mul(g, y),
+            Unary::Log { epsilon } => {
+                let epsilon = f.scalar(dtype, epsilon);
+                let shifted = f.add(x, epsilon)?;
+                f.real_div(g, shifted)
+            }
+            Unary::Sigmoid => {
+                let one = f.scalar(dtype, 1.0);
+                let (left, right) = (f.mul(g, y)?, f.sub(one, y)?);
+                f.mul(left, right)
+            }
+            Unary::Silu => {
+                let one = f.scalar(dtype, 1.0);
+                let s = f.sigmoid(x)?;
+                let rest = f.sub(one, s)?;
+                let weighted = f.mul(x, rest)?;
+                let sum = f.add(one, weighted)?;
+                let slope = f.mul(s, sum)?;
+                f.mul(g, slope)
+            }
+        }
+    })
+}
+
+fn cast(a: &mut Adjoints<'_>, x: ValueId, y: ValueId) -> Result<(), BuildError> {
+    let g = a.of(y);
+    a.give(x, |f| Ok(f.cast(g, f.ty(x).dtype)))
+}
+
+fn binary(
+    a: &mut Adjoints<'_>,
+    kind: Binary,
+    x: ValueId,
+    y: ValueId,
+    result: ValueId,
+) -> Result<(), BuildError> {
+    let (g, shape) = (a.of(result), a.f.shape(result));
+    match kind {
+        Binary::Add => {
+            a.give_reduced(x, &shape, |_| Ok(g))?;
+            a.give_reduced(y, &shape, |_| Ok(g))
+        }
+        Binary::Sub => {
+            a.give_reduced(x, &shape, |_| Ok(g))?;
+            a.give(y, |f| {
+                let reduced = reduce_to(f, g, &shape, &f.shape(y))?;
+                f.neg(reduced)
+            })
+        }
+        Binary::Mul => {
+            a.give_reduced(x, &shape, |f| f.mul(g, y))?;
+            a.give_reduced(y, &shape, |f| f.mul(g, x))
+        }
+        Binary::RealDiv => {
+            a.give_reduced(x, &shape, |f| f.real_div(g, y))?;
+            a.give_reduced(y, &shape, |f| {
+                let product = f.mul(g, result)?;
+                let slope = f.real_div(product, y)?;
+                f.neg(slope)
+            })
+        }
+        Binary::Maximum | Binary::Minimum => {
+            let order = if kind == Binary::Maximum { Compare::GreaterEqual } else { Compare::LessEqual };
+            let is_x = a.f.compare(order, x, y)?;
+            select(a, is_x, x, y, result)
+        }
+    }
+}
+
+fn select(
+    a: &mut Adjoints<'_>,
+    cond: ValueId,
+    yes: ValueId,
+    no: ValueId,
+    result: ValueId,
+) -> Result<(), BuildError> {
+    let (g, shape) = (a.of(result), a.f.shape(result));
+    let zero = a.f.scalar(a.f.ty(g).dtype, 0.0);
+    a.give_reduced(yes, &shape, |f| f.select(cond, g, zero))?;
+    a.give_reduced(no, &shape, |f| f.select(cond, zero, g))
+}
+
+fn reduce(
+    a: &mut Adjoints<'_>,
+    kind: Reduce,
+    x: ValueId,
+    axes: &[usize],
+    keep_dims: bool,
+    y: ValueId,
+) -> Result<(), BuildError> {
+    let (g, x_shape) = (a.of(y), a.f.shape(x));
+    let rank = x_shape.len();
+    a.give(x, |f| match kind {
+        Reduce::Sum => unreduce(f, g, rank, axes, keep_dims),
+        Reduce::Mean => {
+            let n: usize = axes.iter().map(|&i| x_shape[i]).product();
+            let share = f.scale(g, 1.0 / n as f64)?;
+            unreduce(f, share, rank, axes, keep_dims)
+        }
+        Reduce::Max | Reduce::Min => {
+            let (g, y) = (unreduce(f, g, rank, axes, keep_dims)?, unreduce(f, y, rank, axes, keep_dims)?);
+            let ties = f.compare(Compare::Equal, x, y)?;
+            let ones = f.cast(ties, f.ty(x).dtype);
+            let count = f.reduce(Reduce::Sum, ones, axes, true)?;
+            let share = f.real_div(g, count)?;
+            let zero = f.scalar(f.ty(x).dtype, 0.0);
+            f.select(ties, share, zero)
+        }
+        Reduce::SumSquare => {
+            let (g, slope) = (unreduce(f, g, rank, axes, keep_dims)?, f.scale(x, 2.0)?);
+            f.mul(slope, g)
+        }
+        Reduce::LogSumExp => {
+            let g = unreduce(f, g, rank, axes, keep_dims)?;
+            let p = if let [axis] = *axes {
+                f.softmax(x, axis)?
+            } else {
+                let y = unreduce(f, y, rank, axes, keep_dims)?;
+                let shifted = f.sub(x, y)?;
+                f.unary(Unary::Exp, shifted)?
+            };
+            f.mul(p, g)
+        }
+    })
+}
+
+/// The adjoint of softmax's operand, from its result `p` and the result's adjoint.
+fn softmax(f: &mut Builder, p: ValueId, g: ValueId, axis: usize) -> Result<ValueId, BuildError> {
+    let weighted = f.mul(p, g)?;
+    let mean = f.reduce(Reduce::Sum, weighted, &[axis], true)?;
+    let centred = f.sub(g, mean)?;
+    f.mul(p, centred)
+}
+
+fn matmul(
+    a: &mut Adjoints<'_>,
+    x: ValueId,
+    y: ValueId,
+    tx: bool,
+    ty: bool,
+    result: ValueId,
+) -> Result<(), BuildError> {
+    let g = a.full(result)?;
+    let shape = a.f.shape(result);
+    let batch = &shape[..shape.len() - 2];
+    // Only batch dimensions broadcast; the last two are the operand's own.
+    let broadcast = |f: &Builder, v: ValueId| {
+        let own = f.shape(v);
+        [batch, &own[own.len() - 2..]].concat()
+    };
+    let (x_shape, y_shape) = (broadcast(a.f, x), broadcast(a.f, y));
+    a.give_reduced(x, &x_shape, |f| if tx { f.matmul(y, g, ty, true) } else { f.matmul(g, y, false, !ty) })?;
+    a.give_reduced(y, &y_shape, |f| if ty { f.matmul(g, x, true, tx) } else { f.matmul(x, g, !tx, false) })
+}
+
+fn linear(
+    a: &mut Adjoints<'_>,
+    x: ValueId,
+    weight: ValueId,
+    bias: Option<ValueId>,
+    y: ValueId,
+) -> Result<(), BuildError> {
+    let (x_shape, y_shape) = (a.f.shape(x), a.f.shape(y));
+    if let Some(bias) = bias {
+        let g = a.of(y);
+        a.give_reduced(bias, &y_shape, |_| Ok(g))?;
+    }
+    if !a.needs(x) && !a.needs(weight) {
+        return Ok(());
+    }
+    let rows: usize = x_shape[..x_shape.len() - 1].iter().product();
+    let flat = |shape: &[usize]| [rows, shape[shape.len() - 1]];
+    let g = a.full(y)?;
+    let g = a.f.reshape(g, &flat(&y_shape))?;
+    a.give(x, |f| {
+        let dx = f.matmul(g, weight, false, false)?;
+        f.reshape(dx, &x_shape)
+    })?;
+    a.give(weight, |f| {
+        let x = f.reshape(x, &flat(&x_shape))?;
+        f.matmul(g, x, true, false)
+    })
+}
+
+/// The probabilities are computed again, as the op's definition says. A row that the mask hides as a whole has equal
+/// probabilities here, where the op has none (NaN).
+fn attention(
+    a: &mut Adjoints<'_>,
+    [q, k, v]: [ValueId; 3],
+    mask: Option<ValueId>,
+    y: ValueId,
+) -> Result<(), BuildError> {
+    let g = a.full(y)?;
+    let width = *a.f.shape(q).last().expect("attention has rank 3 or more");
+    let scale = 1.0 / (width as f64).sqrt();
+    let p = probabilities(a.f, q, k, mask, scale)?;
+    a.give(v, |f| f.matmul(p, g, true, false))?;
+    if ![q, k].into_iter().chain(mask).any(|operand| a.needs(operand)) {
+        return Ok(());
+    }
+    let dp = a.f.matmul(g, v, false, true)?;
+    let shape = a.f.shape(p);
+    let ds = softmax(a.f, p, dp, shape.len() - 1)?;
+    if let Some(mask) = mask {
+        a.give_reduced(mask, &shape, |_| Ok(ds))?;
+    }
+    if !a.needs(q) && !a.needs(k) {
+        return Ok(());
+    }
+    let ds = a.f.scale(ds, scale)?;
+    a.give(q, |f| f.matmul(ds, k, false, false))?;
+    a.give(k, |f| f.matmul(ds, q, true, false))
+}
+
+/// softmax(q·kᵀ·scale + mask)
+fn probabilities(
+    f: &mut Builder,
+    q: ValueId,
+    k: ValueId,
+    mask: Option<ValueId>,
+    scale: f64,
+) -> Result<ValueId, BuildError> {
+    let products = f.matmul(q, k, false, true)?;
+    let mut scores = f.scale(products, scale)?;
+    if let Some(mask) = mask {
+        scores = if f.ty(mask).dtype == DType::Bool {
+            let dtype = f.ty(scores).dtype;
+            let hidden = f.scalar(dtype, lowest_score(dtype));
+            f.select(mask, scores, hidden)?
+        } else {
+            f.add(scores, mask)?
+        };
+    }
+    let last = f.shape(scores).len() - 1;
+    f.softmax(scores, last)
+}
+
+/// What stands for a hidden score: finite, so that differences of scores are, and low enough to have no weight.
+fn lowest_score(dtype: DType) -> f64 {
+    if dtype == DType::F16 { -65504.0 } else { -3.0e38 }
+}
+
+fn gather(
+    a: &mut Adjoints<'_>,
+    x: ValueId,
+    indices: ValueId,
+    axis: usize,
+    y: ValueId,
+) -> Result<(), BuildError> {
+    let g = a.full(y)?;
+    a.give(x, |f| {
+        let count = f.ty(indices).len();
+        let mut shape = f.shape(x);
+        shape[axis] = count;
+        let zeros = zeros_like(f, x);
+        let indices = f.reshape(indices, &[count])?;
+        let g = f.reshape(g, &shape)?;
+        f.scatter_add(zeros, indices, g, axis)
+    })
+}
+
+fn concat(a: &mut Adjoints<'_>, values: &[ValueId], axis: usize, y: ValueId) -> Result<(), BuildError> {
+    let g = a.full(y)?;
+    let sizes: Vec<usize> = values.iter().map(|&v| a.f.shape(v)[axis]).collect();
+    let pieces = a.f.split(g, axis, &sizes)?;
+    values.iter().zip(pieces).try_for_each(|(&v, piece)| a.give(v, |_| Ok(piece)))
+}
+
+fn split(a: &mut Adjoints<'_>, x: ValueId, axis: usize, results: &[ValueId]) -> Result<(), BuildError> {
+    let mut pieces = Vec::with_capacity(results.len());
+    for &r in results {
+        let has_adjoint = a.found[r.index()].is_some();
+        pieces.push(if has_adjoint { a.full(r)? } else { zeros_like(a.f, r) });
+    }
+    a.give(x, |f| f.concat(&pieces, axis))
+}
+
+fn tile(a: &mut Adjoints<'_>, x: ValueId, reps: &[usize], y: ValueId) -> Result<(), BuildError> {
+    let g = a.full(y)?;
+    a.give(x, |f| untile(f, g, &f.shape(x), reps))
+}
+
+/// The sum over all copies of an x of shape `dims`. Two repeated dimensions at a time come apart into copies and elements,
+/// whatever lies between them is one dimension: five at most.
+fn untile(f: &mut Builder, g: ValueId, dims: &[usize], reps: &[usize]) -> Result<ValueId, BuildError> {
+    let mut left = reps.to_vec();
+    let mut sum = g;
+    while left.iter().any(|&r| r > 1) {
+        let (mut shape, mut axes) = (vec![1], Vec::new());
+        for (&d, r) in dims.iter().zip(&mut left) {
+            if *r > 1 && axes.len() < 2 {
+                axes.push(shape.len());
+                shape.extend([*r, 1]);
+                *r = 1;
+            }
+            *shape.last_mut().expect("never empty") *= d * *r;
+        }
+        let copies = f.reshape(sum, &shape)?;
+        sum = f.reduce(Reduce::Sum, copies, &axes, false)?;
+    }
+    f.reshape(sum, dims)
+}
+
+fn zeros_like(f: &mut Builder, v: ValueId) -> ValueId {
+    let ty = f.ty(v).clone();
+    f.fill(ty.dtype, &ty.shape, 0.0)
+}

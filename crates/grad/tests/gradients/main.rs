@@ -1,0 +1,6 @@
+//! Every rule against central differences of the reference evaluator, and what is built.
+
+mod check;
+mod model;
+mod rules;
+mod structure;

@@ -1,0 +1,304 @@
+//! The reference evaluator: obviously right, slow, and the yardstick for every engine and pass.
+//!
+//! Values are held as `f64`. Each op is computed in `f64` (integer ops exactly, wrapping in their type) and each element of
+//! a result is rounded once to its declared type, ties to even. Nothing here is shared with the kernels of an engine.
+//!
+//! Edge cases:
+//! - `maximum`, `minimum`, `reduce_max` and `reduce_min` give NaN if an operand is NaN;
+//! - `softmax` of a row that is −∞ throughout is NaN, and so is a row of `scaled_dot_product_attention` in which the mask
+//!   hides every position; `reduce_log_sum_exp` of such a row is −∞;
+//! - integer `real_div` and `reduce_mean` truncate toward zero; division of an integer by zero is an error;
+//! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
+//! - an index outside its axis, negative ones included, is an error.
+
+mod elementwise;
+mod layout;
+mod movement;
+mod product;
+mod reduction;
+
+use std::collections::BTreeMap;
+
+use arcane_tensor::{DType, Tensor, round_to};
+
+use crate::{Function, Op, Operation, Strictness, TensorType, ValueId, VerifyError, verify};
+
+/// Why a function cannot be evaluated on the given inputs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EvaluateError {
+    /// The function breaks an invariant.
+    #[error(transparent)]
+    Function(#[from] VerifyError),
+    /// A parameter has no input.
+    #[error("there is no input for parameter `{name}`, {expected} was expected")]
+    Missing {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        expected: TensorType,
+    },
+    /// An input belongs to no parameter.
+    #[error("input `{name}`, {found}, is no parameter of the function")]
+    Extra {
+        /// The input.
+        name: String,
+        /// Its type.
+        found: TensorType,
+    },
+    /// An input has another type than its parameter.
+    #[error("input `{name}` is {found}, {expected} was expected")]
+    Type {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        expected: TensorType,
+        /// The input's type.
+        found: TensorType,
+    },
+    /// An input holds a 64-bit integer that `f64` does not.
+    #[error("input `{name}` holds an integer beyond 2^53, which the reference evaluator cannot hold exactly")]
+    Inexact {
+        /// The parameter.
+        name: String,
+    },
+    /// An op has no result for the values that reach it.
+    #[error("{op} at `{path}`: {source}")]
+    Op {
+        /// The op's name.
+        op: &'static str,
+        /// The path of its first result.
+        path: String,
+        /// What is wrong.
+        source: ValueError,
+    },
+}
+
+/// Why an op has no result for the values of its operands.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ValueError {
+    /// An index is outside its axis.
+    #[error("index {index} is outside an axis of length {length}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// The axis's length.
+        length: usize,
+    },
+    /// An integer is divided by zero.
+    #[error("an integer is divided by zero")]
+    DivisionByZero,
+    /// A reduction without a neutral element has nothing to reduce.
+    #[error("there is nothing to reduce over")]
+    Empty,
+    /// A 64-bit integer that `f64` does not hold.
+    #[error("an integer beyond 2^53, which the reference evaluator cannot hold exactly")]
+    Inexact,
+}
+
+/// A value of the function: its type and its elements, all of them values of that type.
+struct Value {
+    ty: TensorType,
+    data: Vec<f64>,
+}
+
+/// Evaluates a function: `inputs` by parameter name, the result by output name.
+///
+/// # Errors
+/// [`EvaluateError`] if the inputs do not fit the parameters or an op has no result for them.
+pub fn evaluate(
+    function: &Function,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>, EvaluateError> {
+    let values = run(function, inputs)?;
+    let outputs = function.outputs().iter();
+    Ok(outputs.map(|o| (o.name.clone(), tensor(&values[o.value.index()]))).collect())
+}
+
+/// Evaluates a function and gives every value, indexed as [`Function::values`].
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_values(
+    function: &Function,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<Vec<Tensor>, EvaluateError> {
+    Ok(run(function, inputs)?.iter().map(tensor).collect())
+}
+
+fn run(function: &Function, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Value>, EvaluateError> {
+    verify(function, Strictness::Open)?;
+    let mut values: Vec<Option<Value>> = function.values().iter().map(|_| None).collect();
+    bind(function, inputs, &mut values)?;
+    for operation in function.operations() {
+        let results = apply(function, operation, &values).map_err(|source| EvaluateError::Op {
+            op: operation.op.name(),
+            path: operation.results.first().map_or(String::new(), |&r| function.value(r).path.clone()),
+            source,
+        })?;
+        for (&id, value) in operation.results.iter().zip(results) {
+            values[id.index()] = Some(value);
+        }
+    }
+    Ok(values.into_iter().map(|v| v.expect("the verifier saw every value defined")).collect())
+}
+
+fn bind(
+    function: &Function,
+    inputs: &BTreeMap<String, Tensor>,
+    values: &mut [Option<Value>],
+) -> Result<(), EvaluateError> {
+    for p in function.parameters() {
+        let expected = function.ty(p.value);
+        let Some(input) = inputs.get(&p.name) else {
+            return Err(EvaluateError::Missing { name: p.name.clone(), expected: expected.clone() });
+        };
+        let found = TensorType::new(input.dtype(), input.shape());
+        if found != *expected {
+            return Err(EvaluateError::Type { name: p.name.clone(), expected: expected.clone(), found });
+        }
+        let value = Value { ty: found, data: input.to_f64s() };
+        if !is_exact(&value) {
+            return Err(EvaluateError::Inexact { name: p.name.clone() });
+        }
+        values[p.value.index()] = Some(value);
+    }
+    match inputs.iter().find(|(name, _)| function.parameter(name).is_none()) {
+        Some((name, input)) => Err(EvaluateError::Extra {
+            name: name.clone(),
+            found: TensorType::new(input.dtype(), input.shape()),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn tensor(value: &Value) -> Tensor {
+    Tensor::from_f64s(value.ty.dtype, &value.ty.shape, &value.data).expect("a value has its shape's elements")
+}
+
+/// Computes an op and rounds its results to their declared types.
+fn apply(
+    function: &Function,
+    operation: &Operation,
+    values: &[Option<Value>],
+) -> Result<Vec<Value>, ValueError> {
+    let get = |v: ValueId| values[v.index()].as_ref().expect("operands are defined before their use");
+    let types: Vec<&TensorType> = operation.results.iter().map(|&r| function.ty(r)).collect();
+    let computed = compute(&operation.op, get, types[0])?;
+    let mut results = Vec::with_capacity(types.len());
+    for (ty, data) in types.into_iter().zip(computed) {
+        assert_eq!(data.len(), ty.len(), "{} gives as many elements as its type has", operation.op.name());
+        let data = data.into_iter().map(|x| nearest(ty.dtype, x)).collect();
+        let value = Value { ty: ty.clone(), data };
+        if !is_exact(&value) {
+            return Err(ValueError::Inexact);
+        }
+        results.push(value);
+    }
+    Ok(results)
+}
+
+/// The elements of each result before rounding. `ty` is the first result's type.
+fn compute<'a>(
+    op: &Op,
+    get: impl Fn(ValueId) -> &'a Value,
+    ty: &TensorType,
+) -> Result<Vec<Vec<f64>>, ValueError> {
+    let one = match op {
+        Op::Const(tensor) => tensor.to_f64s(),
+        Op::Fill { value, .. } => vec![*value; ty.len()],
+        Op::Unary { kind, x } => elementwise::unary(*kind, get(*x)),
+        Op::Cast { x, .. } | Op::Reshape { x, .. } => get(*x).data.clone(),
+        Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty)?,
+        Op::Compare { kind, x, y } => elementwise::compare(*kind, get(*x), get(*y), ty),
+        Op::Logical { kind, x, y } => elementwise::logical(*kind, get(*x), get(*y), ty),
+        Op::Select { cond, a, b } => elementwise::select(get(*cond), get(*a), get(*b), ty),
+        Op::Reduce { kind, x, axes, keep_dims: _ } => reduction::reduce(*kind, get(*x), axes)?,
+        Op::Softmax { x, axis } => reduction::softmax(get(*x), *axis),
+        Op::Matmul { x, y, transpose_x, transpose_y } => {
+            product::matmul(get(*x), get(*y), *transpose_x, *transpose_y, ty)
+        }
+        Op::Linear { x, weight, bias } => product::linear(get(*x), get(*weight), bias.map(get)),
+        Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
+            product::attention(get(*query), get(*key), get(*value), attn_mask.map(get))
+        }
+        Op::Gather { x, indices, axis } => movement::gather(get(*x), get(*indices), *axis, ty)?,
+        Op::GatherAlongAxis { x, indices, axis } => {
+            movement::gather_along_axis(get(*x), get(*indices), *axis)?
+        }
+        Op::Scatter { data, indices, updates, axis, mode } => {
+            movement::scatter(get(*data), get(*indices), get(*updates), *axis, *mode)?
+        }
+        Op::ScatterAlongAxis { data, indices, updates, axis, mode } => {
+            movement::scatter_along_axis(get(*data), get(*indices), get(*updates), *axis, *mode)?
+        }
+        Op::Transpose { x, perm } => movement::transpose(get(*x), perm),
+        Op::Concat { values, axis } => {
+            let values: Vec<&Value> = values.iter().map(|&v| get(v)).collect();
+            movement::concat(&values, *axis)
+        }
+        Op::Split { x, axis, sizes } => return Ok(movement::split(get(*x), *axis, sizes)),
+        Op::Tile { x, reps } => movement::tile(get(*x), reps),
+    };
+    Ok(vec![one])
+}
+
+/// The value of a type nearest to `x`, ties to even.
+///
+/// Conversions of `f64` to 16-bit floats often go by way of `f32` or ignore the low half of the mantissa, and then see a tie
+/// where there is none. So the low half is first folded into one sticky bit, which 16-bit types lie far above.
+fn nearest(dtype: DType, x: f64) -> f64 {
+    let low_half = x.to_bits() & 0xffff_ffff;
+    match dtype {
+        DType::F16 | DType::Bf16 if x.is_finite() && low_half != 0 => {
+            round_to(dtype, f64::from_bits((x.to_bits() ^ low_half) | 1 << 32))
+        }
+        _ => round_to(dtype, x),
+    }
+}
+
+/// An integer in two's complement of its type's width.
+fn wrap(dtype: DType, x: i128) -> f64 {
+    match dtype {
+        DType::I8 => f64::from(x as i8),
+        DType::I16 => f64::from(x as i16),
+        DType::I32 => f64::from(x as i32),
+        DType::I64 => x as i64 as f64,
+        DType::U8 => f64::from(x as u8),
+        DType::U16 => f64::from(x as u16),
+        DType::U32 => f64::from(x as u32),
+        DType::U64 => x as u64 as f64,
+        DType::Bool | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => {
+            unreachable!("{dtype} is no integer type")
+        }
+    }
+}
+
+fn is_exact(value: &Value) -> bool {
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    !matches!(value.ty.dtype, DType::I64 | DType::U64) || value.data.iter().all(|x| x.abs() < LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bit_floats_are_rounded_once() {
+        let tie = 1.0 + 2f64.powi(-11);
+        assert_eq!(nearest(DType::F16, tie), 1.0);
+        for beyond in [2f64.powi(-36), 2f64.powi(-52)] {
+            assert_eq!(nearest(DType::F16, tie + beyond), 1.0 + 2f64.powi(-10));
+            assert_eq!(nearest(DType::F16, -tie - beyond), -1.0 - 2f64.powi(-10));
+        }
+        assert_eq!(nearest(DType::F16, 3.0 + 2f64.powi(-10) - 2f64.powi(-51)), 3.0);
+        assert_eq!(nearest(DType::F16, 3.0 + 3.0 * 2f64.powi(-10) - 2f64.powi(-51)), 3.0 + 2f64.powi(-9));
+        let tie = 1.0 + 2f64.powi(-8);
+        assert_eq!(nearest(DType::Bf16, tie), 1.0);
+        assert_eq!(nearest(DType::Bf16, tie + 2f64.powi(-52)), 1.0 + 2f64.powi(-7));
+        assert_eq!(nearest(DType::F16, 2f64.powi(-25)), 0.0);
+        assert_eq!(nearest(DType::F16, 2f64.powi(-25) * (1.0 + f64::EPSILON)), 2f64.powi(-24));
+        assert_eq!(nearest(DType::F16, 65519.999), 65504.0);
+        assert_eq!(nearest(DType::F16, 65520.0), f64::INFINITY);
+        assert!(nearest(DType::F16, f64::NAN).is_nan());
+    }
+}

@@ -1,0 +1,133 @@
+//! The arguments of each op in MIL's names.
+
+use arcane_tensor::{DType, Tensor};
+
+use super::Unspellable;
+use crate::{Op, Opset, TensorType, Unary, ValueId};
+
+/// What stands behind `name =`.
+pub(super) enum Argument<'a> {
+    Value(ValueId),
+    Values(&'a [ValueId]),
+    /// A parameter, which becomes a named constant.
+    Const(Immediate),
+}
+
+pub(super) enum Immediate {
+    Tensor(Tensor),
+    Text(&'static str),
+}
+
+use Argument::{Value, Values};
+
+type Named<'a> = (&'static str, Argument<'a>);
+
+/// The arguments in alphabetical order. `types` gives the types of values.
+pub(super) fn arguments<'a, 't>(
+    op: &'a Op,
+    types: impl Fn(ValueId) -> &'t TensorType,
+    opset: Opset,
+) -> Result<Vec<Named<'a>>, Unspellable> {
+    let mut found = match op {
+        Op::Const(_) => Vec::new(),
+        Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, x } => {
+            vec![("epsilon", float(types(*x).dtype, *epsilon)), ("x", Value(*x))]
+        }
+        Op::Unary { kind: _, x } => vec![("x", Value(*x))],
+        Op::Cast { x, dtype } => vec![("dtype", text(dtype.name())), ("x", Value(*x))],
+        Op::Binary { x, y, .. } | Op::Compare { x, y, .. } | Op::Logical { x, y, .. } => {
+            vec![("x", Value(*x)), ("y", Value(*y))]
+        }
+        Op::Select { cond, a, b } => vec![("a", Value(*a)), ("b", Value(*b)), ("cond", Value(*cond))],
+        Op::Reduce { kind: _, x, axes, keep_dims } => {
+            vec![("axes", ints("axes", axes)?), ("keep_dims", flag(*keep_dims)), ("x", Value(*x))]
+        }
+        Op::Softmax { x, axis } => vec![("axis", int(*axis)), ("x", Value(*x))],
+        Op::Matmul { x, y, transpose_x, transpose_y } => vec![
+            ("transpose_x", flag(*transpose_x)),
+            ("transpose_y", flag(*transpose_y)),
+            ("x", Value(*x)),
+            ("y", Value(*y)),
+        ],
+        Op::Linear { x, weight, bias } => {
+            let bias = bias.map(|b| ("bias", Value(b)));
+            bias.into_iter().chain([("weight", Value(*weight)), ("x", Value(*x))]).collect()
+        }
+        Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
+            if opset < Opset::Ios18 {
+                return Err(Unspellable::Opset { since: Opset::Ios18, opset });
+            }
+            let mask = attn_mask.map(|m| ("attn_mask", Value(m)));
+            mask.into_iter()
+                .chain([("key", Value(*key)), ("query", Value(*query)), ("value", Value(*value))])
+                .collect()
+        }
+        Op::Gather { x, indices, axis } => {
+            let batch_dims = (opset >= Opset::Ios16).then(|| ("batch_dims", int(0)));
+            let mut found = indexed(*axis, *indices, opset);
+            found.extend(batch_dims);
+            found.push(("x", Value(*x)));
+            found
+        }
+        Op::GatherAlongAxis { x, indices, axis } => {
+            let mut found = indexed(*axis, *indices, opset);
+            found.push(("x", Value(*x)));
+            found
+        }
+        Op::Scatter { data, indices, updates, axis, mode }
+        | Op::ScatterAlongAxis { data, indices, updates, axis, mode } => {
+            let mut found = indexed(*axis, *indices, opset);
+            found.extend([("data", Value(*data)), ("mode", text(mode.name())), ("updates", Value(*updates))]);
+            found
+        }
+        Op::Reshape { x, shape } => vec![("shape", ints("shape", shape)?), ("x", Value(*x))],
+        Op::Transpose { x, perm } => vec![("perm", ints("perm", perm)?), ("x", Value(*x))],
+        Op::Concat { values, axis } => {
+            vec![("axis", int(*axis)), ("interleave", flag(false)), ("values", Values(values))]
+        }
+        Op::Split { x, axis, sizes } => {
+            vec![("axis", int(*axis)), ("split_sizes", ints("split_sizes", sizes)?), ("x", Value(*x))]
+        }
+        Op::Tile { x, reps } => vec![("reps", ints("reps", reps)?), ("x", Value(*x))],
+        Op::Fill { shape, dtype, value } => {
+            vec![("shape", ints("shape", shape)?), ("value", float(*dtype, *value))]
+        }
+    };
+    found.sort_by_key(|(name, _)| *name);
+    Ok(found)
+}
+
+/// What ops that index along an axis share.
+fn indexed(axis: usize, indices: ValueId, opset: Opset) -> Vec<Named<'static>> {
+    let validate = (opset >= Opset::Ios17).then(|| ("validate_indices", flag(false)));
+    [("axis", int(axis)), ("indices", Value(indices))].into_iter().chain(validate).collect()
+}
+
+fn scalar<T: arcane_tensor::Element>(value: T) -> Argument<'static> {
+    Argument::Const(Immediate::Tensor(Tensor::scalar(value)))
+}
+
+/// An axis: the verifier has kept it below the largest rank.
+fn int(axis: usize) -> Argument<'static> {
+    scalar(axis as i32)
+}
+
+fn flag(value: bool) -> Argument<'static> {
+    scalar(value)
+}
+
+fn text(value: &'static str) -> Argument<'static> {
+    Argument::Const(Immediate::Text(value))
+}
+
+fn float(dtype: DType, value: f64) -> Argument<'static> {
+    let tensor = Tensor::from_f64s(dtype, &[], &[value]).expect("one element has rank 0");
+    Argument::Const(Immediate::Tensor(tensor))
+}
+
+fn ints(parameter: &'static str, values: &[usize]) -> Result<Argument<'static>, Unspellable> {
+    let int = |&value| i32::try_from(value).map_err(|_| Unspellable::TooLarge { parameter, value });
+    let data = values.iter().map(int).collect::<Result<Vec<i32>, _>>()?;
+    let tensor = Tensor::new(&[values.len()], data).expect("a vector has its length");
+    Ok(Argument::Const(Immediate::Tensor(tensor)))
+}

@@ -1,0 +1,289 @@
+//! The Llama model as a MIL function, in fp32.
+
+use std::collections::BTreeMap;
+
+use arcane_mil::{BuildError, Builder, Reduce, Role, TensorType, TypeError, ValueId};
+use arcane_tensor::{DType, Tensor};
+
+use crate::LlamaConfig;
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const FINAL_NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+
+type Built = Result<ValueId, BuildError>;
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All ones.
+    Ones,
+    /// Normally distributed around zero.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+/// One trainable tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterSpec {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its shape; matrices are `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Whether weight decay applies: to matrices, the embedding among them, not to norm gains.
+    pub decay: bool,
+    /// How it starts.
+    pub init: Init,
+}
+
+/// The parameters of a model. The order is fixed: the embedding; for each layer its input norm, the projections q, k, v
+/// and o, the norm after attention, the projections gate, up and down; the final norm; the output matrix unless it is the
+/// embedding.
+///
+/// Projections that write to the residual stream (o, down) start smaller by `1/√(2·layers)` (Radford et al. 2019).
+pub fn parameters(config: &LlamaConfig) -> Vec<ParameterSpec> {
+    let (d, f, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+    let query = config.num_attention_heads * config.head_dim;
+    let key = config.num_key_value_heads * config.head_dim;
+    let std = config.initializer_range;
+    let residual_std = std / (2.0 * config.num_hidden_layers as f64).sqrt();
+    let matrix = |name: String, shape: [usize; 2], std: f64| ParameterSpec {
+        name,
+        shape: shape.to_vec(),
+        decay: true,
+        init: Init::Normal { std },
+    };
+    let gain = |name: String| ParameterSpec { name, shape: vec![d], decay: false, init: Init::Ones };
+
+    let mut all = vec![matrix(EMBEDDING.into(), [vocab, d], std)];
+    for i in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        all.extend([
+            gain(name("input_layernorm")),
+            matrix(name("self_attn.q_proj"), [query, d], std),
+            matrix(name("self_attn.k_proj"), [key, d], std),
+            matrix(name("self_attn.v_proj"), [key, d], std),
+            matrix(name("self_attn.o_proj"), [d, query], residual_std),
+            gain(name("post_attention_layernorm")),
+            matrix(name("mlp.gate_proj"), [f, d], std),
+            matrix(name("mlp.up_proj"), [f, d], std),
+            matrix(name("mlp.down_proj"), [d, f], residual_std),
+        ]);
+    }
+    all.push(gain(FINAL_NORM.into()));
+    if !config.tie_word_embeddings {
+        all.push(matrix(HEAD.into(), [vocab, d], std));
+    }
+    all
+}
+
+/// The values that stand for a model's parameters in a function, by name in the checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParameterMap(BTreeMap<String, ValueId>);
+
+impl ParameterMap {
+    /// The value of a parameter.
+    ///
+    /// # Panics
+    /// If there is none of this name: a bug of the caller, who declares all that [`parameters`] lists.
+    pub fn get(&self, name: &str) -> ValueId {
+        *self.0.get(name).unwrap_or_else(|| panic!("parameter `{name}` was not declared"))
+    }
+
+    /// Names and values, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.0.iter().map(|(name, &v)| (name.as_str(), v))
+    }
+}
+
+impl FromIterator<(String, ValueId)> for ParameterMap {
+    fn from_iter<I: IntoIterator<Item = (String, ValueId)>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// Declares every parameter of the model, in the order of [`parameters`], as an fp32 parameter of the function with the
+/// role [`Role::Param`] and the name that it has in the checkpoint.
+pub fn declare_parameters(f: &mut Builder, config: &LlamaConfig) -> ParameterMap {
+    let declare = |spec: ParameterSpec| {
+        let v = f.parameter(&spec.name, TensorType::new(DType::F32, &spec.shape), Role::Param);
+        (spec.name, v)
+    };
+    parameters(config).into_iter().map(declare).collect()
+}
+
+/// Cross entropy in nats as a weighted sum, and the sum of the weights, two scalars. Tokens and targets are `[B, S]` int32
+/// ids below the vocabulary's size, weights `[B, S]` fp32: 1 for a target that counts, 0 for padding.
+///
+/// # Errors
+/// If tokens, targets and weights have not these types and one shape.
+///
+/// # Panics
+/// If a parameter is missing from `params`.
+pub fn loss(
+    f: &mut Builder,
+    config: &LlamaConfig,
+    params: &ParameterMap,
+    tokens: ValueId,
+    targets: ValueId,
+    weights: ValueId,
+) -> Result<(ValueId, ValueId), BuildError> {
+    let h = hidden_states(f, config, params, tokens)?;
+    let [batch, seq] = batch_and_sequence(f, tokens)?;
+    let positions = batch.saturating_mul(seq);
+    let head = params.get(if config.tie_word_embeddings { EMBEDDING } else { HEAD });
+    let loss_sum = f.scope("loss", |f| {
+        let h = f.reshape(h, &[positions, config.hidden_size])?;
+        let targets = f.reshape(targets, &[positions, 1])?;
+        let weights = f.reshape(weights, &[positions, 1])?;
+        f.cross_entropy(h, head, targets, weights)
+    })?;
+    let weight_sum = f.reduce_all(Reduce::Sum, weights)?;
+    Ok((f.named(loss_sum, "loss_sum"), f.named(weight_sum, "weight_sum")))
+}
+
+/// The residual stream after the last layer and the final norm, `[B, S, D]`, for tokens `[B, S]` int32 at positions
+/// 0 to S−1. The logits are its product with the output matrix.
+///
+/// # Errors
+/// If tokens have another type or rank.
+///
+/// # Panics
+/// If a parameter is missing from `params`.
+pub fn hidden_states(f: &mut Builder, config: &LlamaConfig, params: &ParameterMap, tokens: ValueId) -> Built {
+    let [_, seq] = batch_and_sequence(f, tokens)?;
+    let tables = Tables::new(f, config, seq);
+    let h = f.gather(params.get(EMBEDDING), tokens, 0)?;
+    let mut h = f.named(h, "embed_tokens");
+    for i in 0..config.num_hidden_layers {
+        let weights = Layer { params, index: i };
+        h = f.scope(&format!("layers.{i}"), |f| layer(f, config, weights, &tables, h))?;
+    }
+    norm(f, config, "norm", h, params.get(FINAL_NORM))
+}
+
+/// The weights of one layer.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    params: &'a ParameterMap,
+    index: usize,
+}
+
+impl Layer<'_> {
+    fn weight(&self, part: &str) -> ValueId {
+        self.params.get(&format!("model.layers.{}.{part}.weight", self.index))
+    }
+}
+
+/// Constants that all layers share.
+struct Tables {
+    /// `[S, 1, E/2]`
+    cos: ValueId,
+    /// `[S, 1, E/2]`
+    sin: ValueId,
+    /// `[S, S]`: whether a query (row) sees a key (column).
+    causal_mask: ValueId,
+}
+
+impl Tables {
+    /// The angle of frequency i at position p is `p·theta^(−2i/E)`, computed in f64.
+    fn new(f: &mut Builder, config: &LlamaConfig, seq: usize) -> Self {
+        let half = config.head_dim / 2;
+        let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64);
+        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
+        let table = |of: fn(f64) -> f64| {
+            let angles = (0..seq).flat_map(|p| frequencies.iter().map(move |w| p as f64 * w));
+            let values: Vec<f32> = angles.map(|a| of(a) as f32).collect();
+            Tensor::new(&[seq, 1, half], values).expect("a value for each position and frequency")
+        };
+        let sees: Vec<bool> = (0..seq * seq).map(|i| i % seq <= i / seq).collect();
+        let causal = Tensor::new(&[seq, seq], sees).expect("a value for each query and key");
+        Self {
+            cos: f.constant("rope_cos", table(f64::cos)),
+            sin: f.constant("rope_sin", table(f64::sin)),
+            causal_mask: f.constant("causal_mask", causal),
+        }
+    }
+}
+
+/// x `[B, S, D]` → `[B, S, D]`
+fn layer(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tables, x: ValueId) -> Built {
+    let normed = norm(f, config, "input_layernorm", x, weights.weight("input_layernorm"))?;
+    let attended = f.scope("self_attn", |f| attention(f, config, weights, tables, normed))?;
+    let x = f.add(x, attended)?;
+    let x = f.named(x, "attention_residual");
+    let normed = norm(f, config, "post_attention_layernorm", x, weights.weight("post_attention_layernorm"))?;
+    let fed = f.scope("mlp", |f| mlp(f, weights, normed))?;
+    let x = f.add(x, fed)?;
+    Ok(f.named(x, "mlp_residual"))
+}
+
+/// x `[B, S, D]` → `[B, S, D]`; heads are `[B, H, S, E]` inside.
+fn attention(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tables, x: ValueId) -> Built {
+    let (heads, kv_heads, width) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+    let [batch, seq] = [f.shape(x)[0], f.shape(x)[1]];
+
+    let q = project(f, x, weights.weight("self_attn.q_proj"), "q_proj")?;
+    let k = project(f, x, weights.weight("self_attn.k_proj"), "k_proj")?;
+    let v = project(f, x, weights.weight("self_attn.v_proj"), "v_proj")?;
+
+    let q = f.reshape(q, &[batch, seq, heads, width])?;
+    let k = f.reshape(k, &[batch, seq, kv_heads, width])?;
+    let v = f.reshape(v, &[batch, seq, kv_heads, width])?;
+
+    let q = f.scope("q_rope", |f| f.rope(q, tables.cos, tables.sin))?;
+    let k = f.scope("k_rope", |f| f.rope(k, tables.cos, tables.sin))?;
+
+    let q = f.transpose(q, &[0, 2, 1, 3])?;
+    let k = f.transpose(k, &[0, 2, 1, 3])?;
+    let v = f.transpose(v, &[0, 2, 1, 3])?;
+
+    let k = repeat_heads(f, k, heads / kv_heads)?;
+    let v = repeat_heads(f, v, heads / kv_heads)?;
+
+    let attended = f.attention(q, k, v, Some(tables.causal_mask))?;
+    let attended = f.transpose(attended, &[0, 2, 1, 3])?;
+    let attended = f.reshape(attended, &[batch, seq, heads * width])?;
+    project(f, attended, weights.weight("self_attn.o_proj"), "o_proj")
+}
+
+/// Key or value heads `[B, K, S, E]` → `[B, K·group, S, E]`: query head h uses head h div group.
+fn repeat_heads(f: &mut Builder, x: ValueId, group: usize) -> Built {
+    if group == 1 {
+        return Ok(x);
+    }
+    let shape = f.shape(x);
+    let (batch, kv_heads, seq, width) = (shape[0], shape[1], shape[2], shape[3]);
+    let x = f.reshape(x, &[batch, kv_heads, 1, seq, width])?;
+    let x = f.tile(x, &[1, 1, group, 1, 1])?;
+    f.reshape(x, &[batch, kv_heads * group, seq, width])
+}
+
+/// `SwiGLU` (Shazeer 2020): `down(silu(gate(x)) · up(x))`, `[B, S, D]` → `[B, S, D]`.
+fn mlp(f: &mut Builder, weights: Layer, x: ValueId) -> Built {
+    let gate = project(f, x, weights.weight("mlp.gate_proj"), "gate_proj")?;
+    let up = project(f, x, weights.weight("mlp.up_proj"), "up_proj")?;
+    let gate = f.silu(gate)?;
+    let product = f.mul(gate, up)?;
+    project(f, product, weights.weight("mlp.down_proj"), "down_proj")
+}
+
+fn norm(f: &mut Builder, config: &LlamaConfig, name: &str, x: ValueId, gain: ValueId) -> Built {
+    let normed = f.scope(name, |f| f.rms_norm(x, gain, config.rms_norm_eps))?;
+    Ok(f.named(normed, name))
+}
+
+fn project(f: &mut Builder, x: ValueId, weight: ValueId, name: &str) -> Built {
+    let y = f.scope(name, |f| f.linear(x, weight, None))?;
+    Ok(f.named(y, name))
+}
+
+fn batch_and_sequence(f: &Builder, tokens: ValueId) -> Result<[usize; 2], BuildError> {
+    <[usize; 2]>::try_from(f.shape(tokens)).map_err(|_| BuildError {
+        path: "tokens".into(),
+        op: "gather",
+        source: TypeError(format!("tokens are {}, tensor<int32, [B, S]> was expected", f.ty(tokens))),
+    })
+}

@@ -1,0 +1,168 @@
+//! Errors of files that hold tensors, and writing a file as a whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a file of tensors. Every message starts with the path.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused something.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: `open`, `write`, ...
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file is shorter or longer than its header says.
+    #[error("{}: the file should have {expected} bytes ({why}), it has {found}", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// The length that the header calls for, in bytes.
+        expected: u64,
+        /// The length of the file, in bytes.
+        found: u64,
+        /// Where the expected length comes from.
+        why: &'static str,
+    },
+    /// The contents break the format.
+    #[error("{}: not a valid {format} file: {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format that was expected.
+        format: &'static str,
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// A tensor has an element type that [`crate::DType`] lacks.
+    #[error("{}: tensor `{name}` has element type {dtype}, which is not supported", path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The element type in the file's own spelling.
+        dtype: String,
+    },
+    /// The file has no tensor of this name.
+    #[error("{}: no tensor `{name}` among the {count} in the file", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// How many tensors there are.
+        count: usize,
+    },
+    /// A name that cannot be written: it occurs twice, or the format reserves it.
+    #[error("{}: tensor name `{name}` {what}", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// Why not.
+        what: &'static str,
+    },
+}
+
+impl FileError {
+    /// Wraps an I/O error: `.map_err(FileError::io(path, "open"))`.
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_path_buf(), doing, source }
+    }
+}
+
+/// Writes a file so that a reader sees either the old contents or all of the new ones, also after a crash: a temporary
+/// file beside the target is filled, synchronised to the disk and renamed over it. A symbolic link stays, its target is
+/// replaced. What is not a regular file (a pipe, `/dev/stdout`) is written in place.
+///
+/// # Errors
+/// [`FileError::Io`] if the folder cannot be written or `fill` fails; the target is then untouched.
+pub fn write_atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), FileError> {
+    if fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        let file = File::options().write(true).open(path).map_err(FileError::io(path, "open"))?;
+        return write_through(&file, fill).map_err(FileError::io(path, "write"));
+    }
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".arcane-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // The permissions of any new file, less the umask; a temporary file's own default is 0600.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let temporary = builder.tempfile_in(folder).map_err(FileError::io(path, "create"))?;
+    write_through(temporary.as_file(), fill).map_err(FileError::io(path, "write"))?;
+    temporary.as_file().sync_all().map_err(FileError::io(path, "synchronise"))?;
+    temporary.persist(&target).map_err(|e| FileError::io(path, "replace")(e.error))?;
+    sync_folder(folder).map_err(FileError::io(path, "synchronise the folder of"))
+}
+
+fn write_through(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    fill(&mut writer)?;
+    writer.flush()
+}
+
+/// Makes a rename in the folder durable; only Unix has the notion.
+#[cfg_attr(not(unix), expect(clippy::unnecessary_wraps, reason = "it can fail on Unix"))]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_contents_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomically(&path, |w| w.write_all(b"old")).unwrap();
+        let failed = write_atomically(&path, |w| {
+            w.write_all(b"half of the new")?;
+            Err(io::Error::other("stopped"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("stopped"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_keeps_pointing_to_the_replaced_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomically(&link, |w| w.write_all(b"new")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_error_names_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing").join("a.txt");
+        let error = write_atomically(&path, |_| Ok(())).unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+    }
+}
