@@ -6,8 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arcane_mil::{Function, Op, Operation, Parameter, Reduce, Rewriter, Role, TensorType, Unary, ValueId, remove_dead_code};
+use arcane_mil::{
+    Function, Op, Operation, Parameter, Reduce, Rewriter, Role, TensorType, Unary, ValueId, remove_dead_code,
+};
 use arcane_tensor::{DType, Tensor};
+
+/// The largest finite fp16 number.
+const FP16_MAX: f64 = 65504.0;
 
 /// Which table the program is typed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -95,8 +100,12 @@ impl OpClass {
         match op {
             Op::Matmul { .. } | Op::Linear { .. } | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
-                Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => Self::Power,
-                Unary::Abs | Unary::Identity | Unary::Sign | Unary::Sigmoid | Unary::Silu => Self::ElementWise,
+                Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
+                    Self::Power
+                }
+                Unary::Abs | Unary::Identity | Unary::Sign | Unary::Sigmoid | Unary::Silu => {
+                    Self::ElementWise
+                }
             },
             Op::Reduce { kind, .. } => match kind {
                 Reduce::Sum
@@ -108,7 +117,9 @@ impl OpClass {
             },
             Op::Softmax { .. } => Self::Reduction,
             Op::Scatter { .. } | Op::ScatterAlongAxis { .. } | Op::GatherAlongAxis { .. } => Self::Scatter,
-            Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => Self::ElementWise,
+            Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => {
+                Self::ElementWise
+            }
             Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Split { .. }
@@ -191,18 +202,17 @@ impl Mixer<'_> {
         let all_constant = floats.iter().all(|v| self.constant[v.index()]);
         let moves_constants = OpClass::of(&operation.op) == OpClass::Movement && all_constant;
         let dtype = match compute {
-            Compute::Half => DType::F16,
             Compute::Full => DType::F32,
             Compute::AsUsed => return self.constant(operation),
             Compute::Widest if moves_constants => return self.constant(operation),
             Compute::Widest if floats.iter().any(|&v| self.is_full(v)) => DType::F32,
-            Compute::Widest => DType::F16,
+            Compute::Half | Compute::Widest => DType::F16,
             Compute::Declared => return self.cast(operation),
         };
         let old = self.old;
-        let op = operation.op.map_operands(|v| {
-            if is_mixed(old, v) { self.want(v, dtype) } else { self.rewriter.get(v) }
-        });
+        let op = operation
+            .op
+            .map_operands(|v| if is_mixed(old, v) { self.want(v, dtype) } else { self.rewriter.get(v) });
         self.rewriter.replace(operation, op);
     }
 
@@ -268,6 +278,5 @@ fn constant_in(t: &Arc<Tensor>, dtype: DType) -> Arc<Tensor> {
 
 /// A number, brought into the finite range of fp16 if it is finite and to be fp16.
 fn number_in(x: f64, dtype: DType) -> f64 {
-    let largest = half::f16::MAX.to_f64();
-    if dtype == DType::F16 && x.is_finite() { x.clamp(-largest, largest) } else { x }
+    if dtype == DType::F16 && x.is_finite() { x.clamp(-FP16_MAX, FP16_MAX) } else { x }
 }

@@ -217,6 +217,9 @@ pub trait Loaded: Send + Sync {
     /// Its parameters in declared order, then its outputs in declared order.
     fn ports(&self) -> &[Port];
 
+    /// The kernel of each instruction in order: `chain`, `gemm`, `attention`, ...
+    fn kernels(&self) -> Vec<&'static str>;
+
     /// Bytes of intermediate values that the engine holds for it.
     fn scratch_bytes(&self) -> usize;
 

@@ -1,7 +1,8 @@
 //! MIL: typed ops, builder, shape and type rules, verifier, text, and the reference evaluator.
 //!
 //! A [`Program`] holds functions; a [`Function`] is a list of [`Operation`]s in single static assignment. Programs are
-//! made with a [`Builder`], checked by [`verify`], printed by [`print`] and evaluated, slowly and obviously, by [`evaluate`].
+//! made with a [`Builder`], checked by [`verify`], printed by [`print()`] and
+//! evaluated, slowly and obviously, by [`evaluate()`].
 
 mod blob;
 mod builder;

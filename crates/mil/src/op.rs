@@ -261,7 +261,7 @@ pub enum Op {
         /// The new shape, of as many elements.
         shape: Vec<usize>,
     },
-    /// Permuted dimensions: result dimension i is x's dimension perm[i].
+    /// Permuted dimensions: result dimension i is x's dimension `perm[i]`.
     Transpose {
         /// The operand.
         x: ValueId,

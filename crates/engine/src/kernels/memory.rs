@@ -69,12 +69,12 @@ impl HostMemory {
 
     /// A shared view, if nobody writes.
     pub(crate) fn read(&self) -> Option<ReadView<'_>> {
-        self.acquire_read().then_some(ReadView(self))
+        self.acquire_read().then(|| ReadView(self))
     }
 
     /// The exclusive view, if nobody reads or writes.
     pub(crate) fn write(&self) -> Option<WriteView<'_>> {
-        self.acquire_write().then_some(WriteView(self))
+        self.acquire_write().then(|| WriteView(self))
     }
 }
 

@@ -51,11 +51,6 @@ impl Access {
     pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
     }
-
-    /// Whether the elements lie in row-major order without gaps.
-    pub(crate) fn is_dense(&self) -> bool {
-        dense_strides(&self.shape).iter().zip(&self.strides).zip(&self.shape).all(|((a, b), d)| a == b || *d == 1)
-    }
 }
 
 /// The strides of a dense row-major array.
@@ -164,6 +159,20 @@ impl Instruction {
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(_) | Self::CrossEntropy(_) | Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
+        }
+    }
+
+    /// The kernel's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Fused(_) => "chain",
+            Self::Gemm(_) => "gemm",
+            Self::Attention(_) => "attention",
+            Self::AttentionGradient(_) => "attention_gradient",
+            Self::CrossEntropy(_) => "cross_entropy",
+            Self::Gather(_) => "gather",
+            Self::Scatter(_) => "scatter",
+            Self::Copy { .. } => "copy",
         }
     }
 

@@ -171,6 +171,10 @@ impl Loaded for SoftwareLoaded {
         &self.ports
     }
 
+    fn kernels(&self) -> Vec<&'static str> {
+        self.schedule.instructions.iter().map(|i| i.instruction.name()).collect()
+    }
+
     fn scratch_bytes(&self) -> usize {
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         working.arena.len() + self.constants.len() + working.scratch.iter().map(HostMemory::len).sum::<usize>()

@@ -62,15 +62,11 @@ pub(super) fn arguments<'a, 't>(
                 .chain([("key", Value(*key)), ("query", Value(*query)), ("value", Value(*value))])
                 .collect()
         }
-        Op::Gather { x, indices, axis } => {
-            let batch_dims = (opset >= Opset::Ios16).then(|| ("batch_dims", int(0)));
+        Op::Gather { x, indices, axis } | Op::GatherAlongAxis { x, indices, axis } => {
             let mut found = indexed(*axis, *indices, opset);
-            found.extend(batch_dims);
-            found.push(("x", Value(*x)));
-            found
-        }
-        Op::GatherAlongAxis { x, indices, axis } => {
-            let mut found = indexed(*axis, *indices, opset);
+            if matches!(op, Op::Gather { .. }) && opset >= Opset::Ios16 {
+                found.push(("batch_dims", int(0)));
+            }
             found.push(("x", Value(*x)));
             found
         }

@@ -223,7 +223,11 @@ fn reductions_of_integers() {
 fn reductions_over_some_axes() {
     let x = super::iota(&[2, 3, 2]);
     let over = |axes: &'static [usize], keep, shape: &[usize], expected: &[f64]| {
-        gives(&[x.clone()], |f, v| f.reduce(Reduce::Sum, v[0], axes, keep), &f32s(shape, expected));
+        gives(
+            std::slice::from_ref(&x),
+            |f, v| f.reduce(Reduce::Sum, v[0], axes, keep),
+            &f32s(shape, expected),
+        );
     };
     over(&[0, 2], false, &[3], &[14.0, 22.0, 30.0]);
     over(&[0, 2], true, &[1, 3, 1], &[14.0, 22.0, 30.0]);
