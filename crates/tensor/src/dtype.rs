@@ -73,8 +73,8 @@ impl std::fmt::Display for DType {
 pub fn round_to(dtype: DType, x: f64) -> f64 {
     match dtype {
         DType::Bool => f64::from(u8::from(x != 0.0)),
-        DType::F16 => f16::from_f64(x).to_f64(),
-        DType::Bf16 => bf16::from_f64(x).to_f64(),
+        DType::F16 => f16::from_f64(sticky(x)).to_f64(),
+        DType::Bf16 => bf16::from_f64(sticky(x)).to_f64(),
         DType::F32 => f64::from(x as f32),
         DType::F64 => x,
         DType::I8 => f64::from(x as i8),
@@ -85,5 +85,38 @@ pub fn round_to(dtype: DType, x: f64) -> f64 {
         DType::U16 => f64::from(x as u16),
         DType::U32 => f64::from(x as u32),
         DType::U64 => (x as u64) as f64,
+    }
+}
+
+/// `x` with the low half of its mantissa folded into one bit, which 16-bit floats lie far above.
+///
+/// Conversions of `f64` to them often go by way of `f32` or ignore the low half, and then see a tie where there is none.
+pub(crate) fn sticky(x: f64) -> f64 {
+    let low_half = x.to_bits() & 0xffff_ffff;
+    if x.is_finite() && low_half != 0 { f64::from_bits((x.to_bits() ^ low_half) | 1 << 32) } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DType, round_to};
+
+    #[test]
+    fn sixteen_bit_floats_are_rounded_once() {
+        let tie = 1.0 + 2f64.powi(-11);
+        assert_eq!(round_to(DType::F16, tie), 1.0);
+        for beyond in [2f64.powi(-36), 2f64.powi(-52)] {
+            assert_eq!(round_to(DType::F16, tie + beyond), 1.0 + 2f64.powi(-10));
+            assert_eq!(round_to(DType::F16, -tie - beyond), -1.0 - 2f64.powi(-10));
+        }
+        assert_eq!(round_to(DType::F16, 3.0 + 2f64.powi(-10) - 2f64.powi(-51)), 3.0);
+        assert_eq!(round_to(DType::F16, 3.0 + 3.0 * 2f64.powi(-10) - 2f64.powi(-51)), 3.0 + 2f64.powi(-9));
+        let tie = 1.0 + 2f64.powi(-8);
+        assert_eq!(round_to(DType::Bf16, tie), 1.0);
+        assert_eq!(round_to(DType::Bf16, tie + 2f64.powi(-52)), 1.0 + 2f64.powi(-7));
+        assert_eq!(round_to(DType::F16, 2f64.powi(-25)), 0.0);
+        assert_eq!(round_to(DType::F16, 2f64.powi(-25) * (1.0 + f64::EPSILON)), 2f64.powi(-24));
+        assert_eq!(round_to(DType::F16, 65519.999), 65504.0);
+        assert_eq!(round_to(DType::F16, 65520.0), f64::INFINITY);
+        assert!(round_to(DType::F16, f64::NAN).is_nan());
     }
 }

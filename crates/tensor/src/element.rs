@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::DType;
+use crate::{DType, dtype::sticky};
 
 /// A Rust type that is the element of a tensor.
 pub trait Element: Copy + PartialEq + Send + Sync + std::fmt::Debug + bytemuck::NoUninit + 'static {
@@ -83,8 +83,8 @@ macro_rules! elements {
 
 elements! {
     Bool bool, false, |x: f64| x != 0.0, |x: bool| f64::from(u8::from(x));
-    F16 f16, f16::ZERO, f16::from_f64, |x: f16| x.to_f64();
-    Bf16 bf16, bf16::ZERO, bf16::from_f64, |x: bf16| x.to_f64();
+    F16 f16, f16::ZERO, |x: f64| f16::from_f64(sticky(x)), |x: f16| x.to_f64();
+    Bf16 bf16, bf16::ZERO, |x: f64| bf16::from_f64(sticky(x)), |x: bf16| x.to_f64();
     F32 f32, 0.0, |x: f64| x as f32, f64::from;
     F64 f64, 0.0, |x: f64| x, |x: f64| x;
     I8 i8, 0, |x: f64| x as i8, f64::from;

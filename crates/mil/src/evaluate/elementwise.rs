@@ -1,7 +1,9 @@
 //! Ops that treat each element by itself.
 
+use arcane_tensor::round_to;
+
 use super::layout::broadcast_offsets;
-use super::{Value, ValueError, nearest, wrap};
+use super::{Value, ValueError, wrap};
 use crate::{Binary, Compare, Logical, TensorType, Unary};
 
 pub(super) fn unary(kind: Unary, x: &Value) -> Vec<f64> {
@@ -17,9 +19,9 @@ pub(super) fn unary(kind: Unary, x: &Value) -> Vec<f64> {
         Unary::Square if dtype.is_int() => wrap(dtype, x as i128 * x as i128),
         Unary::Square => x * x,
         Unary::Sqrt => x.sqrt(),
-        Unary::Rsqrt { epsilon } => 1.0 / (x + nearest(dtype, epsilon)).sqrt(),
+        Unary::Rsqrt { epsilon } => 1.0 / (x + round_to(dtype, epsilon)).sqrt(),
         Unary::Exp => x.exp(),
-        Unary::Log { epsilon } => (x + nearest(dtype, epsilon)).ln(),
+        Unary::Log { epsilon } => (x + round_to(dtype, epsilon)).ln(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Silu => x / (1.0 + (-x).exp()),
     };

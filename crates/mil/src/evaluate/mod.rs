@@ -187,7 +187,7 @@ fn apply(
     let mut results = Vec::with_capacity(types.len());
     for (ty, data) in types.into_iter().zip(computed) {
         assert_eq!(data.len(), ty.len(), "{} gives as many elements as its type has", operation.op.name());
-        let data = data.into_iter().map(|x| nearest(ty.dtype, x)).collect();
+        let data = data.into_iter().map(|x| round_to(ty.dtype, x)).collect();
         let value = Value { ty: ty.clone(), data };
         if !is_exact(&value) {
             return Err(ValueError::Inexact);
@@ -242,20 +242,6 @@ fn compute<'a>(
     Ok(vec![one])
 }
 
-/// The value of a type nearest to `x`, ties to even.
-///
-/// Conversions of `f64` to 16-bit floats often go by way of `f32` or ignore the low half of the mantissa, and then see a tie
-/// where there is none. So the low half is first folded into one sticky bit, which 16-bit types lie far above.
-fn nearest(dtype: DType, x: f64) -> f64 {
-    let low_half = x.to_bits() & 0xffff_ffff;
-    match dtype {
-        DType::F16 | DType::Bf16 if x.is_finite() && low_half != 0 => {
-            round_to(dtype, f64::from_bits((x.to_bits() ^ low_half) | 1 << 32))
-        }
-        _ => round_to(dtype, x),
-    }
-}
-
 /// An integer in two's complement of its type's width.
 fn wrap(dtype: DType, x: i128) -> f64 {
     match dtype {
@@ -276,29 +262,4 @@ fn wrap(dtype: DType, x: i128) -> f64 {
 fn is_exact(value: &Value) -> bool {
     const LIMIT: f64 = 9_007_199_254_740_992.0;
     !matches!(value.ty.dtype, DType::I64 | DType::U64) || value.data.iter().all(|x| x.abs() < LIMIT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sixteen_bit_floats_are_rounded_once() {
-        let tie = 1.0 + 2f64.powi(-11);
-        assert_eq!(nearest(DType::F16, tie), 1.0);
-        for beyond in [2f64.powi(-36), 2f64.powi(-52)] {
-            assert_eq!(nearest(DType::F16, tie + beyond), 1.0 + 2f64.powi(-10));
-            assert_eq!(nearest(DType::F16, -tie - beyond), -1.0 - 2f64.powi(-10));
-        }
-        assert_eq!(nearest(DType::F16, 3.0 + 2f64.powi(-10) - 2f64.powi(-51)), 3.0);
-        assert_eq!(nearest(DType::F16, 3.0 + 3.0 * 2f64.powi(-10) - 2f64.powi(-51)), 3.0 + 2f64.powi(-9));
-        let tie = 1.0 + 2f64.powi(-8);
-        assert_eq!(nearest(DType::Bf16, tie), 1.0);
-        assert_eq!(nearest(DType::Bf16, tie + 2f64.powi(-52)), 1.0 + 2f64.powi(-7));
-        assert_eq!(nearest(DType::F16, 2f64.powi(-25)), 0.0);
-        assert_eq!(nearest(DType::F16, 2f64.powi(-25) * (1.0 + f64::EPSILON)), 2f64.powi(-24));
-        assert_eq!(nearest(DType::F16, 65519.999), 65504.0);
-        assert_eq!(nearest(DType::F16, 65520.0), f64::INFINITY);
-        assert!(nearest(DType::F16, f64::NAN).is_nan());
-    }
 }

@@ -1,0 +1,8 @@
+//! Tests of the compiler, against the reference evaluator.
+
+#![allow(missing_docs, reason = "tests are not documented")]
+
+mod plan;
+mod precision;
+mod random;
+mod simplify;
