@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Function, Op, Opset, Program, Reduce, Role, ScatterMode, TensorType, Unary,
-    ValueId, evaluate,
+    Binary, BuildError, Builder, Compare, Function, Op, Opset, Program, Reduce, Role, ScatterMode,
+    TensorType, Unary, ValueId, evaluate,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -83,7 +83,7 @@ pub fn run(
     let named: Vec<(&str, &Buffer)> = buffers.iter().map(|(n, b)| (n.as_str(), b)).collect();
     let binding = loaded.bind(&named)?;
     let ticket = loaded.submit(&binding)?;
-    loaded.wait(ticket, Duration::from_secs(600))?;
+    loaded.wait(ticket, Duration::from_mins(10))?;
     let mut outputs = BTreeMap::new();
     for (name, buffer) in &buffers {
         if program.function(function).is_some_and(|f| f.output(name).is_some()) {
@@ -109,7 +109,13 @@ pub fn check(engine: &dyn Engine, case: &Case, options: LoadOptions) -> Result<(
             let bound = case.allowed.absolute * largest + case.allowed.relative * want.abs();
             let close = got == want || got.is_nan() && want.is_nan() || (got - want).abs() <= bound;
             if !close {
-                return Err(Failure::Value { case: case.name.clone(), output: output.clone(), index, got, want });
+                return Err(Failure::Value {
+                    case: case.name.clone(),
+                    output: output.clone(),
+                    index,
+                    got,
+                    want,
+                });
             }
         }
     }
@@ -224,8 +230,7 @@ fn elementwise(t: &mut Table, dtype: DType) {
             t.add(kind.name(), allowed, &[(dtype, shape, range)], |f, x| Ok(vec![f.unary(kind, x[0])?]));
         }
     }
-    let binary =
-        [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum];
+    let binary = [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum];
     let shapes: [(&[usize], &[usize]); 8] = [
         (&[], &[]),
         (&[5, 7], &[5, 7]),
@@ -257,9 +262,12 @@ fn elementwise(t: &mut Table, dtype: DType) {
             Ok(vec![f.compare(kind, sign, other)?])
         });
     }
-    t.add("select", EXACT, &[(DType::Bool, &[4, 1], SPREAD), (dtype, &[4, 6], SPREAD), (dtype, &[6], SPREAD)], |f, v| {
-        Ok(vec![f.select(v[0], v[1], v[2])?])
-    });
+    t.add(
+        "select",
+        EXACT,
+        &[(DType::Bool, &[4, 1], SPREAD), (dtype, &[4, 6], SPREAD), (dtype, &[6], SPREAD)],
+        |f, v| Ok(vec![f.select(v[0], v[1], v[2])?]),
+    );
     for to in [DType::F16, DType::F32, DType::Bool] {
         let name = format!("cast to {to}");
         t.add(&name, EXACT, &[(dtype, &[5, 31], (-70000.0, 70000.0))], |f, v| Ok(vec![f.cast(v[0], to)]));
@@ -290,7 +298,9 @@ fn reductions(t: &mut Table, dtype: DType) {
         }
     }
     for kind in [Reduce::Sum, Reduce::Mean, Reduce::Max] {
-        t.add(kind.name(), rounding(dtype), &[(dtype, &[300, 500], (0.0, 0.1))], |f, v| Ok(vec![f.reduce_all(kind, v[0])?]));
+        t.add(kind.name(), rounding(dtype), &[(dtype, &[300, 500], (0.0, 0.1))], |f, v| {
+            Ok(vec![f.reduce_all(kind, v[0])?])
+        });
     }
     let softmax: [(&[usize], usize); 4] = [(&[5, 9], 1), (&[5, 9], 0), (&[2, 3, 1030], 2), (&[2, 17, 3], 1)];
     for (shape, axis) in softmax {
@@ -329,11 +339,16 @@ fn products(t: &mut Table, dtype: DType) {
             Ok(vec![with_bias, f.linear(v[0], v[1], None)?])
         });
     }
-    t.add("products of windows", allowed, &[(dtype, &[3, 8, 10], SPREAD), (dtype, &[10, 3, 4], SPREAD)], |f, v| {
-        let y = f.transpose(v[1], &[1, 0, 2])?;
-        let halves = f.split(v[0], 1, &[3, 5])?;
-        Ok(vec![f.matmul(halves[1], y, false, false)?, f.matmul(halves[0], y, false, false)?])
-    });
+    t.add(
+        "products of windows",
+        allowed,
+        &[(dtype, &[3, 8, 10], SPREAD), (dtype, &[10, 3, 4], SPREAD)],
+        |f, v| {
+            let y = f.transpose(v[1], &[1, 0, 2])?;
+            let halves = f.split(v[0], 1, &[3, 5])?;
+            Ok(vec![f.matmul(halves[1], y, false, false)?, f.matmul(halves[0], y, false, false)?])
+        },
+    );
 }
 
 /// A causal mask for `n` positions.
@@ -353,10 +368,14 @@ fn attention(t: &mut Table, dtype: DType) {
         t.add(name, rounding(dtype), &three, |f, x| Ok(vec![f.attention(x[0], x[1], x[2], None)?]));
         let mask = [l, s];
         let with_mask = [three[0], three[1], three[2], (dtype, &mask[..], SPREAD)];
-        t.add(name, rounding(dtype), &with_mask, |f, x| Ok(vec![f.attention(x[0], x[1], x[2], Some(x[3]))?]));
+        t.add(name, rounding(dtype), &with_mask, |f, x| {
+            Ok(vec![f.attention(x[0], x[1], x[2], Some(x[3]))?])
+        });
         let hidden = [s];
         let with_bool = [three[0], three[1], three[2], (DType::Bool, &hidden[..], SPREAD)];
-        t.add(name, rounding(dtype), &with_bool, |f, x| Ok(vec![f.attention(x[0], x[1], x[2], Some(x[3]))?]));
+        t.add(name, rounding(dtype), &with_bool, |f, x| {
+            Ok(vec![f.attention(x[0], x[1], x[2], Some(x[3]))?])
+        });
     }
     for (batch, l, e) in [(&[2, 2][..], 6, 4), (&[8], 200, 16), (&[1, 3], 70, 2)] {
         let [q, k, v] = qkv(batch, l, l, e, e);
@@ -412,15 +431,24 @@ fn movement(t: &mut Table, dtype: DType) {
 fn indexing(t: &mut Table, dtype: DType) {
     let allowed = rounding(dtype);
     let int = DType::I32;
-    t.add("gather", EXACT, &[(dtype, &[7, 5], SPREAD), (int, &[2, 3], (0.0, 7.0))], |f, v| Ok(vec![f.gather(v[0], v[1], 0)?]));
-    t.add("gather", EXACT, &[(dtype, &[3, 6, 2], SPREAD), (int, &[4], (0.0, 6.0))], |f, v| Ok(vec![f.gather(v[0], v[1], 1)?]));
-    t.add("gather", EXACT, &[(dtype, &[3, 6], SPREAD), (int, &[], (0.0, 6.0))], |f, v| Ok(vec![f.gather(v[0], v[1], 1)?]));
+    t.add("gather", EXACT, &[(dtype, &[7, 5], SPREAD), (int, &[2, 3], (0.0, 7.0))], |f, v| {
+        Ok(vec![f.gather(v[0], v[1], 0)?])
+    });
+    t.add("gather", EXACT, &[(dtype, &[3, 6, 2], SPREAD), (int, &[4], (0.0, 6.0))], |f, v| {
+        Ok(vec![f.gather(v[0], v[1], 1)?])
+    });
+    t.add("gather", EXACT, &[(dtype, &[3, 6], SPREAD), (int, &[], (0.0, 6.0))], |f, v| {
+        Ok(vec![f.gather(v[0], v[1], 1)?])
+    });
     t.add("gather_along_axis", EXACT, &[(dtype, &[4, 9], SPREAD), (int, &[4, 2], (0.0, 9.0))], |f, v| {
         Ok(vec![f.gather_along_axis(v[0], v[1], 1)?])
     });
-    t.add("gather_along_axis", EXACT, &[(dtype, &[5, 2, 3], SPREAD), (int, &[7, 2, 3], (0.0, 5.0))], |f, v| {
-        Ok(vec![f.gather_along_axis(v[0], v[1], 0)?])
-    });
+    t.add(
+        "gather_along_axis",
+        EXACT,
+        &[(dtype, &[5, 2, 3], SPREAD), (int, &[7, 2, 3], (0.0, 5.0))],
+        |f, v| Ok(vec![f.gather_along_axis(v[0], v[1], 0)?]),
+    );
     let slices: [(&[usize], usize, usize); 3] = [(&[6, 40], 0, 9), (&[2, 5, 3], 1, 4), (&[2, 7], 1, 3)];
     for (shape, axis, n) in slices {
         let mut updates = shape.to_vec();
@@ -453,20 +481,30 @@ fn chains(t: &mut Table, dtype: DType) {
         let normed = f.rms_norm(v[0], v[1], 1e-5)?;
         Ok(vec![f.add(normed, v[0])?])
     });
-    t.add("rope", allowed, &[(dtype, &[2, 6, 3, 8], SPREAD), (dtype, &[6, 1, 4], SPREAD), (dtype, &[6, 1, 4], SPREAD)], |f, v| {
-        let turned = f.rope(v[0], v[1], v[2])?;
-        Ok(vec![f.transpose(turned, &[0, 2, 1, 3])?])
-    });
-    t.add("a gain's gradient", allowed, &[(dtype, &[4, 9, 30], SPREAD), (dtype, &[4, 9, 30], SPREAD)], |f, v| {
-        let square = f.square(v[0])?;
-        let mean = f.reduce(Reduce::Mean, square, &[2], true)?;
-        let r = f.rsqrt(mean, 1e-5)?;
-        let normed = f.mul(v[0], r)?;
-        let weighted = f.mul(normed, v[1])?;
-        let columns = f.reduce(Reduce::Sum, weighted, &[0, 1], false)?;
-        let all = f.reduce_all(Reduce::SumSquare, weighted)?;
-        Ok(vec![columns, all, normed])
-    });
+    t.add(
+        "rope",
+        allowed,
+        &[(dtype, &[2, 6, 3, 8], SPREAD), (dtype, &[6, 1, 4], SPREAD), (dtype, &[6, 1, 4], SPREAD)],
+        |f, v| {
+            let turned = f.rope(v[0], v[1], v[2])?;
+            Ok(vec![f.transpose(turned, &[0, 2, 1, 3])?])
+        },
+    );
+    t.add(
+        "a gain's gradient",
+        allowed,
+        &[(dtype, &[4, 9, 30], SPREAD), (dtype, &[4, 9, 30], SPREAD)],
+        |f, v| {
+            let square = f.square(v[0])?;
+            let mean = f.reduce(Reduce::Mean, square, &[2], true)?;
+            let r = f.rsqrt(mean, 1e-5)?;
+            let normed = f.mul(v[0], r)?;
+            let weighted = f.mul(normed, v[1])?;
+            let columns = f.reduce(Reduce::Sum, weighted, &[0, 1], false)?;
+            let all = f.reduce_all(Reduce::SumSquare, weighted)?;
+            Ok(vec![columns, all, normed])
+        },
+    );
     t.add("rows of rows", allowed, &[(dtype, &[6, 20], SPREAD), (dtype, &[6, 1], POSITIVE)], |f, v| {
         let total = f.reduce(Reduce::Sum, v[0], &[1], true)?;
         let scaled = f.mul(total, v[1])?;
@@ -490,7 +528,9 @@ fn logic(t: &mut Table) {
         let op = Op::Logical { kind: arcane_mil::Logical::Or, x: v[0], y: v[1] };
         Ok(vec![f.push_one(op)?])
     });
-    t.add("bool to float", EXACT, &two[..1], |f, v| Ok(vec![f.cast(v[0], DType::F32), f.cast(v[0], DType::F16)]));
+    t.add("bool to float", EXACT, &two[..1], |f, v| {
+        Ok(vec![f.cast(v[0], DType::F32), f.cast(v[0], DType::F16)])
+    });
 }
 
 fn integers(t: &mut Table) {

@@ -239,9 +239,19 @@ impl Attention {
                 let seen = if matches!(self.mask, Mask::Causal) { i1.min(n.s) } else { n.s };
                 let scores = &mut scores[..rows * seen];
                 block_scores(q, k, i0, rows, seen, n.e, scores);
-                probabilities(context, scores, seen, i0, &self.mask, b, (self.scale, false), f32::NEG_INFINITY);
+                probabilities(
+                    context,
+                    scores,
+                    seen,
+                    i0,
+                    &self.mask,
+                    b,
+                    (self.scale, false),
+                    f32::NEG_INFINITY,
+                );
                 let to = out.add(i0 * row_stride * size);
-                let (target, stride) = if half { (result.as_mut_ptr(), n.f) } else { (to.cast(), row_stride) };
+                let (target, stride) =
+                    if half { (result.as_mut_ptr(), n.f) } else { (to.cast(), row_stride) };
                 Product {
                     m: rows,
                     n: n.f,
@@ -255,7 +265,12 @@ impl Attention {
                 .run();
                 if half {
                     for r in 0..rows {
-                        narrow(self.out.dtype, result[r * n.f..].as_ptr(), to.add(r * row_stride * size), n.f);
+                        narrow(
+                            self.out.dtype,
+                            result[r * n.f..].as_ptr(),
+                            to.add(r * row_stride * size),
+                            n.f,
+                        );
                     }
                 }
             }
@@ -264,7 +279,15 @@ impl Attention {
 }
 
 /// Unscaled scores of a block of queries against the first `seen` keys.
-unsafe fn block_scores(q: Matrix, k: Matrix, i0: usize, rows: usize, seen: usize, e: usize, scores: &mut [f32]) {
+unsafe fn block_scores(
+    q: Matrix,
+    k: Matrix,
+    i0: usize,
+    rows: usize,
+    seen: usize,
+    e: usize,
+    scores: &mut [f32],
+) {
     // SAFETY: the caller's matrices hold these rows.
     unsafe {
         Product {
@@ -308,17 +331,28 @@ impl AttentionGradient {
             let k = matrix(context, &self.key, b, &mut pool);
             let v = matrix(context, &self.value, b, &mut pool);
             let d_out = matrix(context, &self.d_out, b, &mut pool);
-            let targets: [Target; 3] = std::array::from_fn(|i| Target::new(context, &self.d[i], b, &mut pool));
+            let targets: [Target; 3] =
+                std::array::from_fn(|i| Target::new(context, &self.d[i], b, &mut pool));
             for i0 in (0..n.l).step_by(ROWS) {
                 let rows = ROWS.min(n.l - i0);
                 let seen = if matches!(self.mask, Mask::Causal) { (i0 + rows).min(n.s) } else { n.s };
                 let (p, dp) = (&mut p[..rows * seen], &mut dp[..rows * seen]);
                 block_scores(q, k, i0, rows, seen, n.e, p);
                 round_all(half, p);
-                probabilities(context, p, seen, i0, &self.mask, b, (self.scale, self.round_scaled), self.masked);
+                probabilities(
+                    context,
+                    p,
+                    seen,
+                    i0,
+                    &self.mask,
+                    b,
+                    (self.scale, self.round_scaled),
+                    self.masked,
+                );
                 let d_rows = (d_out.0.add(i0 * d_out.1), d_out.1, d_out.2);
                 let v_t = (v.0, v.2, v.1);
-                let product = |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run();
+                let product =
+                    |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run();
                 product(rows, seen, n.f, d_rows, v_t, (dp.as_mut_ptr(), seen), false);
                 round_all(half, dp);
                 self.score_gradients(p, dp, seen, half);

@@ -41,7 +41,7 @@ pub(crate) struct Gradient {
     pub d_hidden: Option<Access>,
     /// Like head, if wanted.
     pub d_head: Option<Access>,
-    /// fp32 forms of d_hidden and d_head, where those are fp16.
+    /// fp32 forms of `d_hidden` and `d_head`, where those are fp16.
     pub wide: [Option<Access>; 2],
 }
 
@@ -94,7 +94,8 @@ impl CrossEntropy {
             unsafe {
                 let h = (floats(hidden).add(start * d).cast_const(), d, 1);
                 let e = floats(head).cast_const();
-                let product = |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run_tiled();
+                let product =
+                    |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run_tiled();
                 product(count, v, d, h, (e, 1, d), (logits, v), false);
                 self.softmax_rows(context, rows, Bytes(logits.cast()), start, count);
                 let dl = logits.cast_const();

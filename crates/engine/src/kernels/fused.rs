@@ -144,6 +144,13 @@ pub(crate) struct Cut {
     pub tasks: usize,
 }
 
+impl Cut {
+    /// Elements of a register.
+    fn block_len(&self) -> usize {
+        (self.block_rows * self.block_cols).next_multiple_of(16)
+    }
+}
+
 /// An operand in a block.
 #[derive(Clone, Copy)]
 enum Source {
@@ -194,7 +201,8 @@ impl Fused {
         let rows: usize = self.outer.iter().product();
         let whole = self.whole_rows || self.reductions.iter().any(|r| !r.all);
         let block_cols = if whole || self.cols <= BLOCK { self.cols.max(1) } else { BLOCK };
-        let block_rows = if self.cols >= BLOCK / 4 { 1 } else { (BLOCK / self.cols.max(1)).clamp(1, rows.max(1)) };
+        let block_rows =
+            if self.cols >= BLOCK / 4 { 1 } else { (BLOCK / self.cols.max(1)).clamp(1, rows.max(1)) };
         let col_blocks = self.cols.max(1).div_ceil(block_cols);
         let blocks = rows.div_ceil(block_rows) * col_blocks;
         let wanted = (rows * self.cols).div_ceil(TASK).clamp(1, MAX_TASKS);
@@ -203,14 +211,15 @@ impl Fused {
         Cut { rows, block_rows, block_cols, col_blocks, blocks, blocks_per_task, tasks }
     }
 
-    fn block_len(&self, cut: &Cut) -> usize {
-        (cut.block_rows * cut.block_cols).next_multiple_of(16)
+    /// f64 values of partial results that outer reduction `i` needs.
+    pub(crate) fn partial_len(&self, i: usize) -> usize {
+        self.cut().tasks * if self.reductions[i].all { 1 } else { self.cols }
     }
 
     /// Bytes of scratch that a thread needs: registers, staged inputs, row registers, staged rows.
     pub(crate) fn scratch_bytes(&self) -> usize {
         let cut = self.cut();
-        let wide = (self.registers + self.loads.len() + 1) * self.block_len(&cut);
+        let wide = (self.registers + self.loads.len() + 1) * cut.block_len();
         let narrow = (self.row_registers + self.loads.len()) * cut.block_rows.next_multiple_of(16);
         4 * (wide + narrow)
     }
@@ -317,7 +326,7 @@ struct Frame<'a> {
 impl<'a> Frame<'a> {
     #[inline(always)]
     fn new(chain: &'a Fused, context: &'a Context<'a>, cut: &Cut) -> Self {
-        let stride = chain.block_len(cut);
+        let stride = cut.block_len();
         let row_stride = cut.block_rows.next_multiple_of(16);
         let registers = context.scratch().as_mut_ptr();
         // SAFETY: `scratch_bytes` counts all four parts.
@@ -326,7 +335,17 @@ impl<'a> Frame<'a> {
             let row_registers = staged.add((chain.loads.len() + 1) * stride);
             let staged_rows = row_registers.add(chain.row_registers * row_stride);
             let block_rows = cut.block_rows;
-            Self { chain, context, block_rows, registers, staged, row_registers, staged_rows, stride, row_stride }
+            Self {
+                chain,
+                context,
+                block_rows,
+                registers,
+                staged,
+                row_registers,
+                staged_rows,
+                stride,
+                row_stride,
+            }
         }
     }
 
@@ -496,7 +515,12 @@ impl<'a> Frame<'a> {
                         combine(reduction.kind, mine, f64::from(value), cols);
                     }
                     (Source::Value(v), true) => {
-                        combine(reduction.kind, mine, f64::from(reduce_row(reduction.kind, Source::Value(v), cols)), cols);
+                        combine(
+                            reduction.kind,
+                            mine,
+                            f64::from(reduce_row(reduction.kind, Source::Value(v), cols)),
+                            cols,
+                        );
                     }
                     (Source::Slice(p) | Source::Rows(p), false) => {
                         for c in 0..cols {
@@ -544,17 +568,15 @@ unsafe fn at_row(source: Source, r: usize, cols: usize) -> Source {
 
 #[inline(always)]
 unsafe fn reduce_row(kind: Reduce, source: Source, cols: usize) -> f32 {
-    let one;
-    // SAFETY: a slice holds the row.
     let values = match source {
+        // SAFETY: the slice holds the row.
         Source::Slice(p) | Source::Rows(p) => unsafe { std::slice::from_raw_parts(p, cols) },
         Source::Value(v) => {
-            one = [v];
-            let n = cols as f64;
+            let (x, n) = (f64::from(v), cols as f64);
             return match kind {
-                Reduce::Sum => (f64::from(one[0]) * n) as f32,
-                Reduce::SumSquare => (f64::from(one[0]) * f64::from(one[0]) * n) as f32,
-                Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::LogSumExp => one[0],
+                Reduce::Sum => (x * n) as f32,
+                Reduce::SumSquare => (x * x * n) as f32,
+                Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::LogSumExp => v,
             };
         }
     };
@@ -599,7 +621,7 @@ unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: usize, roun
             Step::Logical(Logical::Or) => map2(a, b, to, n, maximum),
             Step::Select => {
                 for i in 0..n {
-                    *to.add(i) = if value(a, i) != 0.0 { value(b, i) } else { value(c, i) };
+                    *to.add(i) = if value(a, i) == 0.0 { value(c, i) } else { value(b, i) };
                 }
             }
             Step::Reduce(_) => unreachable!("reductions go to row registers"),

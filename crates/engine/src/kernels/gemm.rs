@@ -224,8 +224,16 @@ impl Gemm {
                     m,
                     n,
                     k,
-                    x: (x.get().cast::<f32>().add(at[0]).cast_const(), self.x.strides[rank - 2], self.x.strides[rank - 1]),
-                    y: (y.get().cast::<f32>().add(at[1]).cast_const(), self.y.strides[rank - 2], self.y.strides[rank - 1]),
+                    x: (
+                        x.get().cast::<f32>().add(at[0]).cast_const(),
+                        self.x.strides[rank - 2],
+                        self.x.strides[rank - 1],
+                    ),
+                    y: (
+                        y.get().cast::<f32>().add(at[1]).cast_const(),
+                        self.y.strides[rank - 2],
+                        self.y.strides[rank - 1],
+                    ),
                     out: (out.get().cast::<f32>().add(at[2]), out_strides[rank - 2]),
                     add: false,
                     factor: 1.0,

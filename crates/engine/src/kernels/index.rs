@@ -67,7 +67,9 @@ unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
             DType::U16 => i64::from(*from.cast::<u16>().add(i)),
             DType::U32 => i64::from(*from.cast::<u32>().add(i)),
             DType::I64 | DType::U64 => *from.cast::<i64>().add(i),
-            DType::I32 | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => i64::from(*from.cast::<i32>().add(i)),
+            DType::I32 | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => {
+                i64::from(*from.cast::<i32>().add(i))
+            }
         }
     }
 }
@@ -92,16 +94,13 @@ impl Gather {
                     };
                     let to = out.get().add(i * slice);
                     let index = index_at(self.indices.dtype, indices.get(), at);
-                    match usize::try_from(index).ok().filter(|&k| k < self.length) {
-                        Some(k) => {
-                            let from = x.get().add(((outer * self.length + k) * self.inner + inner) * size);
-                            std::ptr::copy_nonoverlapping(from, to, slice);
-                        }
-                        None => {
-                            context.fault.report(context.instruction, index);
-                            std::ptr::write_bytes(to, 0, slice);
-                        }
-                    }
+                    let Some(k) = usize::try_from(index).ok().filter(|&k| k < self.length) else {
+                        context.fault.report(context.instruction, index);
+                        std::ptr::write_bytes(to, 0, slice);
+                        continue;
+                    };
+                    let from = x.get().add(((outer * self.length + k) * self.inner + inner) * size);
+                    std::ptr::copy_nonoverlapping(from, to, slice);
                 }
             }
         });
@@ -118,21 +117,35 @@ impl Scatter {
             for_each_task(bytes.div_ceil(1 << 20), &|t| {
                 let (start, end) = (t << 20, ((t + 1) << 20).min(bytes));
                 // SAFETY: both hold that many bytes and are apart.
-                unsafe { std::ptr::copy_nonoverlapping(data.get().add(start), out.get().add(start), end - start) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(data.get().add(start), out.get().add(start), end - start);
+                };
             });
         }
-        let (indices, updates) = (Bytes(context.pointer(&self.indices)), Bytes(context.pointer(&self.updates)));
+        let (indices, updates) =
+            (Bytes(context.pointer(&self.indices)), Bytes(context.pointer(&self.updates)));
         // Along an axis with one inner element, the outer positions are the disjoint parts.
         let by_outer = self.outer > 1;
         let parts = if by_outer { self.outer } else { self.inner };
         let tasks = (self.updates.len() * size).div_ceil(TASK).clamp(1, MAX_TASKS).min(parts.max(1));
         for_each_task(tasks, &|t| {
             let (from, to) = (parts * t / tasks, parts * (t + 1) / tasks);
-            let (outers, inners) = if by_outer { (from..to, 0..self.inner) } else { (0..self.outer, from..to) };
+            let (outers, inners) =
+                if by_outer { (from..to, 0..self.inner) } else { (0..self.outer, from..to) };
             for outer in outers {
                 for pick in 0..self.picks {
                     // SAFETY: positions are inside the views, indices are checked; tasks own disjoint elements.
-                    unsafe { self.row(context, outer, pick, inners.clone(), indices.get(), updates.get(), out.get()) }
+                    unsafe {
+                        self.row(
+                            context,
+                            outer,
+                            pick,
+                            inners.clone(),
+                            indices.get(),
+                            updates.get(),
+                            out.get(),
+                        );
+                    }
                 }
             }
         });

@@ -128,7 +128,10 @@ mod tests {
             let x = f32::from_bits(bits);
             let want = f16::from_f32(x).to_f32();
             let got = round_f16(x);
-            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{x:e}: {got:e}, not {want:e}");
+            assert!(
+                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                "{x:e}: {got:e}, not {want:e}"
+            );
             match bits.checked_add(997) {
                 Some(next) => bits = next,
                 None => break,

@@ -4,6 +4,7 @@
 //! threads' scratch. Work is cut into tasks by shape alone and every task writes memory of its own, so results do not
 //! depend on the number of threads.
 #![expect(unsafe_code, reason = "kernels work on memory that the planner has laid out")]
+#![expect(clippy::cast_ptr_alignment, reason = "the planner aligns every element to its type")]
 
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
@@ -72,9 +73,9 @@ pub(crate) enum Instruction {
     /// Scaled dot-product attention.
     Attention(attention::Attention),
     /// Gradients of scaled dot-product attention.
-    AttentionGradient(attention::AttentionGradient),
+    AttentionGradient(Box<attention::AttentionGradient>),
     /// Cross entropy over a linear head, with gradients or without.
-    CrossEntropy(cross_entropy::CrossEntropy),
+    CrossEntropy(Box<cross_entropy::CrossEntropy>),
     /// Slices or elements by index.
     Gather(index::Gather),
     /// Slices or elements added or put at indices.
@@ -99,7 +100,8 @@ pub(crate) struct Fault {
 impl Fault {
     /// Reports a bad index.
     pub(crate) fn report(&self, instruction: usize, index: i64) {
-        if self.instruction.compare_exchange(0, instruction + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.instruction.compare_exchange(0, instruction + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.index.store(index, Ordering::Relaxed);
         }
     }
@@ -158,7 +160,11 @@ impl Instruction {
             Self::Fused(i) => i.scratch_bytes(),
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
-            Self::Gemm(_) | Self::CrossEntropy(_) | Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
+            Self::Gemm(_)
+            | Self::CrossEntropy(_)
+            | Self::Gather(_)
+            | Self::Scatter(_)
+            | Self::Copy { .. } => 0,
         }
     }
 

@@ -109,13 +109,12 @@ impl Chain {
         self.ops.iter().filter(|op| matches!(op.step, ChainStep::Outer { .. })).count()
     }
 
-    /// f64 values of partial results that outer reduction `i` needs, once the domain is cut.
-    pub(super) fn partial_len(&self, kernel: &Fused, i: usize) -> usize {
-        kernel.cut().tasks * if kernel.reductions[i].all { 1 } else { kernel.cols }
-    }
-
     /// The kernel. `resolve` places views; `partials` places the partial results of the outer reductions.
-    pub(super) fn kernel(&self, resolve: &dyn Fn(&View) -> Access, partials: &dyn Fn(usize) -> Access) -> Fused {
+    pub(super) fn kernel(
+        &self,
+        resolve: &dyn Fn(&View) -> Access,
+        partials: &dyn Fn(usize) -> Access,
+    ) -> Fused {
         let domain = Domain::of(self);
         let mut emitter = Emitter {
             chain: self,
@@ -165,7 +164,8 @@ impl Chain {
             if let (ChainStep::Same, Some(ChainOperand::Internal(j))) = (op.step, op.operands.first()) {
                 last[*j] = last[*j].max(last[i]);
             }
-            if let (ChainStep::Outer { .. }, Some(ChainOperand::Internal(j))) = (op.step, op.operands.first()) {
+            if let (ChainStep::Outer { .. }, Some(ChainOperand::Internal(j))) = (op.step, op.operands.first())
+            {
                 last[*j] = self.ops.len();
             }
         }
@@ -192,7 +192,13 @@ impl Domain {
         let views: Vec<View> = chain
             .reads()
             .cloned()
-            .chain(chain.ops.iter().filter(|op| !matches!(op.step, ChainStep::Outer { .. })).filter_map(|op| op.store.clone()))
+            .chain(
+                chain
+                    .ops
+                    .iter()
+                    .filter(|op| !matches!(op.step, ChainStep::Outer { .. }))
+                    .filter_map(|op| op.store.clone()),
+            )
             .map(|v| v.broadcast(&chain.shape))
             .collect();
         let merge = |axes: &[usize]| {
@@ -211,17 +217,13 @@ impl Domain {
             dims
         };
         let all: Vec<usize> = (0..chain.shape.len()).collect();
-        match &chain.row_axes {
-            Some(row) => {
-                let outer: Vec<usize> = all.iter().copied().filter(|a| !row.contains(a)).collect();
-                Self { outer: merge(&outer), inner: merge(row) }
-            }
-            None => {
-                let mut outer = merge(&all);
-                let inner = outer.pop().into_iter().collect();
-                Self { outer, inner }
-            }
+        if let Some(row) = &chain.row_axes {
+            let outer: Vec<usize> = all.iter().copied().filter(|a| !row.contains(a)).collect();
+            return Self { outer: merge(&outer), inner: merge(row) };
         }
+        let mut outer = merge(&all);
+        let inner = outer.pop().into_iter().collect();
+        Self { outer, inner }
     }
 
     fn cols(&self) -> usize {

@@ -59,7 +59,11 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
     let chainable = |v: &ValueId| is_chainable(function.ty(*v).dtype);
     match &operation.op {
         Op::Const(_) => Kind::Constant,
-        Op::Reshape { .. } | Op::Transpose { .. } | Op::Split { .. } | Op::Concat { .. } | Op::Tile { .. } => Kind::Window,
+        Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Split { .. }
+        | Op::Concat { .. }
+        | Op::Tile { .. } => Kind::Window,
         Op::Unary { kind: arcane_mil::Unary::Identity, x } if !chainable(x) => Kind::Window,
         Op::Unary { .. }
         | Op::Cast { .. }
@@ -84,10 +88,10 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
 pub(super) fn reduction(reduce: Reduce, shape: &[usize], axes: &[usize]) -> Reduction {
     let long = |&a: &usize| shape[a] > 1;
     let kept: Vec<usize> = (0..shape.len()).filter(|a| !axes.contains(a)).collect();
-    if reduce == Reduce::LogSumExp || !axes.iter().any(|a| long(a)) {
+    if reduce == Reduce::LogSumExp || !axes.iter().any(long) {
         return Reduction::Row(axes.to_vec());
     }
-    if !kept.iter().any(|a| long(a)) {
+    if !kept.iter().any(long) {
         return Reduction::All;
     }
     let last_reduced = axes.iter().copied().filter(long).max();
@@ -139,7 +143,8 @@ pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) 
         match kind(function, i) {
             Kind::Constant | Kind::Window => {}
             Kind::Single => found.push((i, Cluster::Single(i))),
-            Kind::Chain if matches!(operation.op, Op::Fill { .. }) && !fuser.must_store(operation.results[0]) => {}
+            Kind::Chain
+                if matches!(operation.op, Op::Fill { .. }) && !fuser.must_store(operation.results[0]) => {}
             Kind::Chain => fuser.place(i, fuse),
         }
     }

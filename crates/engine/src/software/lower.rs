@@ -199,7 +199,11 @@ impl<'a> Lowering<'a> {
             for (v, axis, start) in wanted {
                 if self.can_place(v, *self.function.ty(v) == *self.function.ty(result)) {
                     let shape = &self.function.ty(v).shape;
-                    let view = if *shape == whole.shape { whole.clone() } else { whole.slice(axis, start, shape[axis]) };
+                    let view = if *shape == whole.shape {
+                        whole.clone()
+                    } else {
+                        whole.slice(axis, start, shape[axis])
+                    };
                     self.placed.insert(v, view);
                 }
             }
@@ -455,7 +459,9 @@ impl<'a> Lowering<'a> {
         let store = (outer || self.is_visible(result, i)).then(|| {
             let view = self.view(result);
             match (&rows, level) {
-                (Some(rows), Level::Row) if !outer => view.reshape(rows).expect("rows of reductions are dense"),
+                (Some(rows), Level::Row) if !outer => {
+                    view.reshape(rows).expect("rows of reductions are dense")
+                }
                 _ => view,
             }
         });

@@ -95,19 +95,25 @@ fn memory(bytes: usize) -> Result<HostMemory, EngineError> {
 }
 
 impl SoftwareLoaded {
-    fn new(function: &Function, options: LoadOptions, pool: Arc<rayon::ThreadPool>) -> Result<Self, EngineError> {
+    fn new(
+        function: &Function,
+        options: LoadOptions,
+        pool: Arc<rayon::ThreadPool>,
+    ) -> Result<Self, EngineError> {
         let lowered = lower::lower(function, options.fuse)?;
-        let schedule = schedule::schedule(function, &lowered)?;
+        let schedule = schedule::schedule(function, &lowered);
         let constants = memory(schedule.constant_bytes)?;
         if let Some(mut bytes) = constants.write() {
             for (offset, tensor) in &lowered.constants {
                 bytes[*offset..offset + tensor.bytes().len()].copy_from_slice(tensor.bytes());
             }
         }
-        let scratch_bytes = schedule.instructions.iter().map(|i| i.instruction.scratch_bytes()).max().unwrap_or(0);
+        let scratch_bytes =
+            schedule.instructions.iter().map(|i| i.instruction.scratch_bytes()).max().unwrap_or(0);
         let scratch =
             (0..pool.current_num_threads()).map(|_| memory(scratch_bytes)).collect::<Result<_, _>>()?;
-        let port = |name: &str, v, direction| Port { name: name.into(), ty: function.ty(v).clone(), direction };
+        let port =
+            |name: &str, v, direction| Port { name: name.into(), ty: function.ty(v).clone(), direction };
         let inputs = function.parameters().iter().map(|p| port(&p.name, p.value, Direction::Input));
         let outputs = function.outputs().iter().map(|o| port(&o.name, o.value, Direction::Output));
         let first_output = function.parameters().len();
@@ -177,7 +183,9 @@ impl Loaded for SoftwareLoaded {
 
     fn scratch_bytes(&self) -> usize {
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        working.arena.len() + self.constants.len() + working.scratch.iter().map(HostMemory::len).sum::<usize>()
+        working.arena.len()
+            + self.constants.len()
+            + working.scratch.iter().map(HostMemory::len).sum::<usize>()
     }
 
     fn bind(&self, buffers: &[(&str, &Buffer)]) -> Result<Binding, EngineError> {
@@ -200,7 +208,10 @@ impl Loaded for SoftwareLoaded {
             let buffer = bound[i].ok_or_else(|| port_error(&port.name, "not bound".into()))?;
             for (j, other) in bound[..i].iter().enumerate() {
                 if other.is_some_and(|o| o.same_memory(buffer)) && !self.may_share(i, j) {
-                    let why = format!("shares its buffer with `{}`, to which it is not aliased", self.ports[j].name);
+                    let why = format!(
+                        "shares its buffer with `{}`, to which it is not aliased",
+                        self.ports[j].name
+                    );
                     return Err(port_error(&port.name, why));
                 }
             }

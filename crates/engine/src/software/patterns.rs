@@ -67,7 +67,9 @@ pub(super) fn find(function: &Function) -> Vec<Region> {
     let finder = Finder::new(function);
     let mut regions: Vec<Region> = Vec::new();
     for i in 0..function.operations().len() {
-        let Some(mut region) = finder.cross_entropy(i).or_else(|| finder.attention_gradient(i)) else { continue };
+        let Some(mut region) = finder.cross_entropy(i).or_else(|| finder.attention_gradient(i)) else {
+            continue;
+        };
         region.ops.sort_unstable();
         region.ops.dedup();
         regions.push(region);
@@ -177,7 +179,9 @@ impl<'a> Finder<'a> {
         let (mut log_sum, mut picked, mut targets, mut probabilities) = (None, None, None, None);
         for &user in self.inner_users(logits)? {
             let slot = match self.op(user) {
-                Op::Reduce { kind: Reduce::LogSumExp, axes, keep_dims: true, .. } if axes == &[1] => &mut log_sum,
+                Op::Reduce { kind: Reduce::LogSumExp, axes, keep_dims: true, .. } if axes == &[1] => {
+                    &mut log_sum
+                }
                 Op::GatherAlongAxis { x, indices, axis: 1 } if *x == logits => {
                     targets = Some(*indices);
                     &mut picked
@@ -207,7 +211,10 @@ impl<'a> Finder<'a> {
         if ty.dtype != DType::I32 || ty.shape != [rows, 1] || log_sum.is_none() {
             return None;
         }
-        Some(Region { ops, what: Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient } })
+        Some(Region {
+            ops,
+            what: Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient },
+        })
     }
 
     fn head_gradient(
@@ -223,7 +230,9 @@ impl<'a> Finder<'a> {
         let Op::Binary { kind: Binary::Mul, x, y } = self.op(scaled) else { return None };
         let factor = if *x == probabilities { *y } else { *x };
         let scattered = self.only_user(self.result(scaled))?;
-        let Op::ScatterAlongAxis { data, indices, updates, axis: 1, mode: ScatterMode::Add } = self.op(scattered) else {
+        let Op::ScatterAlongAxis { data, indices, updates, axis: 1, mode: ScatterMode::Add } =
+            self.op(scattered)
+        else {
             return None;
         };
         if *data != self.result(scaled) || !column(factor) || !column(*updates) {
@@ -234,10 +243,14 @@ impl<'a> Finder<'a> {
         let (mut d_hidden, mut d_head) = (None, None);
         for &user in self.inner_users(d_logits)? {
             let slot = match self.op(user) {
-                Op::Matmul { x, y, transpose_x: false, transpose_y: false } if *x == d_logits && *y == head => {
+                Op::Matmul { x, y, transpose_x: false, transpose_y: false }
+                    if *x == d_logits && *y == head =>
+                {
                     &mut d_hidden
                 }
-                Op::Matmul { x, y, transpose_x: true, transpose_y: false } if *x == d_logits && *y == hidden => {
+                Op::Matmul { x, y, transpose_x: true, transpose_y: false }
+                    if *x == d_logits && *y == hidden =>
+                {
                     &mut d_head
                 }
                 _ => return None,
@@ -273,7 +286,9 @@ impl<'a> Finder<'a> {
             }
         }
         let (d_value, p_operand) = d_value?;
-        let Op::Matmul { x, y: d_out, transpose_x: true, transpose_y: false } = self.op(d_value) else { return None };
+        let Op::Matmul { x, y: d_out, transpose_x: true, transpose_y: false } = self.op(d_value) else {
+            return None;
+        };
         if *x != p_operand || weighted.len() != 2 || self.inner_users(p)?.len() != 3 {
             return None;
         }
@@ -288,10 +303,14 @@ impl<'a> Finder<'a> {
         for &user in self.inner_users(d_scores)? {
             ops.push(user);
             match self.op(user) {
-                Op::Matmul { x, y, transpose_x: false, transpose_y: false } if *x == d_scores && *y == key => {
+                Op::Matmul { x, y, transpose_x: false, transpose_y: false }
+                    if *x == d_scores && *y == key =>
+                {
                     d_query = Some(self.result(user));
                 }
-                Op::Matmul { x, y, transpose_x: true, transpose_y: false } if *x == d_scores && *y == query => {
+                Op::Matmul { x, y, transpose_x: true, transpose_y: false }
+                    if *x == d_scores && *y == query =>
+                {
                     d_key = Some(self.result(user));
                 }
                 _ => return None,
@@ -326,14 +345,13 @@ impl<'a> Finder<'a> {
             Op::Binary { kind: Binary::Mul, x, y } => (masked, ScoreMask::None, Some((*x, *y))),
             _ => return None,
         };
-        let (scores, factor) = match scaling {
-            Some(operands) => operands,
-            None => {
-                let (i, op) = self.definition(scaled)?;
-                let Op::Binary { kind: Binary::Mul, x, y } = op else { return None };
-                ops.push(i);
-                (*x, *y)
-            }
+        let (scores, factor) = if let Some(operands) = scaling {
+            operands
+        } else {
+            let (i, op) = self.definition(scaled)?;
+            let Op::Binary { kind: Binary::Mul, x, y } = op else { return None };
+            ops.push(i);
+            (*x, *y)
         };
         let half = self.function.ty(scaled).dtype == DType::F16;
         let scale = (self.number(factor)?, half);
@@ -358,8 +376,11 @@ impl<'a> Finder<'a> {
     ) -> Option<(ValueId, ValueId)> {
         for (first, second) in [(0, 1), (1, 0)] {
             let ((t, dp), (ds, difference)) = (weighted[first], weighted[second]);
-            let Some((sub, Op::Binary { kind: Binary::Sub, x, y })) = self.definition(difference) else { continue };
-            let Some((sum, Op::Reduce { kind: Reduce::Sum, x: summed, keep_dims: true, axes })) = self.definition(*y)
+            let Some((sub, Op::Binary { kind: Binary::Sub, x, y })) = self.definition(difference) else {
+                continue;
+            };
+            let Some((sum, Op::Reduce { kind: Reduce::Sum, x: summed, keep_dims: true, axes })) =
+                self.definition(*y)
             else {
                 continue;
             };

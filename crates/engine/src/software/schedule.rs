@@ -41,12 +41,13 @@ pub(super) struct Schedule {
 }
 
 /// Orders, places and emits.
-pub(super) fn schedule(function: &Function, lowered: &Lowered) -> Result<Schedule, EngineError> {
+pub(super) fn schedule(function: &Function, lowered: &Lowered) -> Schedule {
     let mut slots = lowered.slots.clone();
     let nodes = order(&lowered.nodes, slots.len());
     let copies = unsafe_outputs(function, &nodes, &mut slots);
     let mut planner = Planner::new(&nodes, slots);
-    let partials: Vec<Vec<SlotId>> = nodes.iter().enumerate().map(|(i, node)| planner.partials(i, node)).collect();
+    let partials: Vec<Vec<SlotId>> =
+        nodes.iter().enumerate().map(|(i, node)| planner.partials(i, node)).collect();
     let count = nodes.len();
     for (slot, _) in &copies {
         planner.touch(*slot, count);
@@ -79,9 +80,12 @@ pub(super) fn schedule(function: &Function, lowered: &Lowered) -> Result<Schedul
         let instruction = Instruction::Copy { from, to };
         instructions.push(Scheduled { instruction, op: "output", path, index_limit: 0 });
     }
-    let constant_bytes =
-        lowered.constants.iter().map(|(offset, t)| offset + t.bytes().len().next_multiple_of(ALIGNMENT)).max();
-    Ok(Schedule { instructions, arena_bytes, constant_bytes: constant_bytes.unwrap_or(0) })
+    let constant_bytes = lowered
+        .constants
+        .iter()
+        .map(|(offset, t)| offset + t.bytes().len().next_multiple_of(ALIGNMENT))
+        .max();
+    Schedule { instructions, arena_bytes, constant_bytes: constant_bytes.unwrap_or(0) }
 }
 
 /// Nodes so that every slot is written before it is read; among ready ones the earliest op first.
@@ -100,7 +104,8 @@ fn order(nodes: &[Node], slots: usize) -> Vec<Node> {
         before.sort_unstable();
         before.dedup();
         // Of two nodes that update one slot in place, the one made first comes first.
-        let updates = |j: usize| nodes[j].writes.iter().any(|s| nodes[j].reads.contains(s) && node.writes.contains(s));
+        let updates =
+            |j: usize| nodes[j].writes.iter().any(|s| nodes[j].reads.contains(s) && node.writes.contains(s));
         let in_place = node.writes.iter().any(|s| node.reads.contains(s));
         before.retain(|&j| !(in_place && updates(j) && j > i));
         waiting[i] = before.len();
@@ -187,7 +192,7 @@ impl Planner {
         let kernel = chain.kernel(&nowhere, &|_| nowhere(&empty));
         (0..chain.outer_reductions())
             .map(|k| {
-                self.slots.push(Slot { bytes: 8 * chain.partial_len(&kernel, k), place: Place::Arena });
+                self.slots.push(Slot { bytes: 8 * kernel.partial_len(k), place: Place::Arena });
                 self.first.push(i);
                 self.last.push(i);
                 SlotId(self.slots.len() - 1)

@@ -46,7 +46,11 @@ impl View {
 
     /// Whether the elements lie in row-major order without gaps.
     pub(super) fn is_dense(&self) -> bool {
-        dense_strides(&self.shape).iter().zip(&self.strides).zip(&self.shape).all(|((a, b), &d)| a == b || d == 1)
+        dense_strides(&self.shape)
+            .iter()
+            .zip(&self.strides)
+            .zip(&self.shape)
+            .all(|((a, b), &d)| a == b || d == 1)
     }
 
     /// The window under another shape of as many elements, if strides can say so.
@@ -153,7 +157,8 @@ mod tests {
     fn reshape_keeps_the_order_of_elements_or_refuses() {
         let dense = View::dense(SlotId(0), &TensorType::new(DType::F32, &[2, 6, 4]));
         let views = [dense.clone(), dense.slice(2, 1, 2), dense.transpose(&[1, 0, 2]), dense.slice(1, 2, 3)];
-        let shapes: [&[usize]; 7] = [&[12, 4], &[2, 24], &[2, 3, 2, 4], &[2, 6, 2, 1], &[6, 2, 4], &[24], &[2, 3, 2, 2]];
+        let shapes: [&[usize]; 7] =
+            [&[12, 4], &[2, 24], &[2, 3, 2, 4], &[2, 6, 2, 1], &[6, 2, 4], &[24], &[2, 3, 2, 2]];
         let mut viewed = 0;
         for view in &views {
             for shape in shapes {

@@ -62,7 +62,7 @@ pub(super) struct ScoreGradient {
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     hidden: View,
-    head: View,
+    weight: View,
     targets: View,
     log_sum: Option<View>,
     picked: Option<View>,
@@ -92,7 +92,13 @@ pub(super) struct AxisCut {
 impl AxisCut {
     fn new(shape: &[usize], axis: usize, picks: usize, along: bool) -> Self {
         let product = |dims: &[usize]| dims.iter().product();
-        Self { outer: product(&shape[..axis]), length: shape[axis], inner: product(&shape[axis + 1..]), picks, along }
+        Self {
+            outer: product(&shape[..axis]),
+            length: shape[axis],
+            inner: product(&shape[axis + 1..]),
+            picks,
+            along,
+        }
     }
 }
 
@@ -128,11 +134,18 @@ impl Lowering<'_> {
                 }
                 let writes = vec![out.slot];
                 let scale = 1.0 / (width as f32).sqrt();
-                self.node(Work::Attention { query, key, value, out, mask, scale }, i, reads, writes, Vec::new());
+                self.node(
+                    Work::Attention { query, key, value, out, mask, scale },
+                    i,
+                    reads,
+                    writes,
+                    Vec::new(),
+                );
                 Ok(())
             }
             Op::Gather { x, indices, axis } => {
-                let cut = AxisCut::new(&self.function.ty(x).shape, axis, self.function.ty(indices).len(), false);
+                let cut =
+                    AxisCut::new(&self.function.ty(x).shape, axis, self.function.ty(indices).len(), false);
                 self.gather(i, x, indices, cut, result)
             }
             Op::GatherAlongAxis { x, indices, axis } => {
@@ -141,7 +154,8 @@ impl Lowering<'_> {
                 self.gather(i, x, indices, cut, result)
             }
             Op::Scatter { data, indices, updates, axis, mode } => {
-                let cut = AxisCut::new(&self.function.ty(data).shape, axis, self.function.ty(indices).len(), false);
+                let cut =
+                    AxisCut::new(&self.function.ty(data).shape, axis, self.function.ty(indices).len(), false);
                 self.scatter(i, [data, indices, updates], cut, mode, result)
             }
             Op::ScatterAlongAxis { data, indices, updates, axis, mode } => {
@@ -333,8 +347,7 @@ impl Lowering<'_> {
                     Some(g) => Some(self.head_gradient(last, g)?),
                     None => None,
                 };
-                let head =
-                    Head { hidden, head, targets, log_sum, picked, gradient, logits, wide };
+                let head = Head { hidden, weight: head, targets, log_sum, picked, gradient, logits, wide };
                 self.head_node(last, head);
                 Ok(())
             }
@@ -384,7 +397,7 @@ impl Lowering<'_> {
     }
 
     fn head_node(&mut self, i: usize, head: Head) {
-        let mut reads = vec![head.hidden.slot, head.head.slot, head.targets.slot];
+        let mut reads = vec![head.hidden.slot, head.weight.slot, head.targets.slot];
         let mut writes: Vec<_> = head.log_sum.iter().chain(&head.picked).map(|v| v.slot).collect();
         let mut temporaries = vec![head.logits.slot];
         temporaries.extend(head.wide.iter().flatten().map(|v| v.slot));
@@ -415,7 +428,7 @@ impl Work {
                 mask: mask.place(place),
                 scale: *scale,
             }),
-            Self::AttentionGradient(g) => Instruction::AttentionGradient(AttentionGradient {
+            Self::AttentionGradient(g) => Instruction::AttentionGradient(Box::new(AttentionGradient {
                 query: place(&g.query),
                 key: place(&g.key),
                 value: place(&g.value),
@@ -426,10 +439,10 @@ impl Work {
                 scale: g.scale.0,
                 round_scaled: g.scale.1,
                 d_scale: g.d_scale,
-            }),
-            Self::CrossEntropy(h) => Instruction::CrossEntropy(CrossEntropy {
+            })),
+            Self::CrossEntropy(h) => Instruction::CrossEntropy(Box::new(CrossEntropy {
                 hidden: place(&h.hidden),
-                head: place(&h.head),
+                head: place(&h.weight),
                 targets: place(&h.targets),
                 log_sum: h.log_sum.as_ref().map(place),
                 picked: h.picked.as_ref().map(place),
@@ -442,7 +455,7 @@ impl Work {
                 }),
                 logits: place(&h.logits),
                 wide: h.wide.as_ref().map(|w| [place(&w[0]), place(&w[1])]),
-            }),
+            })),
             Self::Gather { x, indices, out, cut } => Instruction::Gather(Gather {
                 x: place(x),
                 indices: place(indices),
@@ -470,13 +483,20 @@ impl Work {
 
     /// Whether an output may share the memory of a parameter that this work reads: every element is read before it is
     /// written.
-    pub(super) fn reads_before_writing(&self, parameter: super::view::SlotId, output: super::view::SlotId) -> bool {
+    pub(super) fn reads_before_writing(
+        &self,
+        parameter: super::view::SlotId,
+        output: super::view::SlotId,
+    ) -> bool {
         match self {
             Self::Chain(chain) => {
                 let wide = |v: &View| v.broadcast(&chain.shape);
                 let strides = |v: &View| (v.offset, wide(v).strides);
                 let written: Vec<_> = chain.writes().filter(|v| v.slot == output).map(strides).collect();
-                chain.reads().filter(|v| v.slot == parameter).all(|v| written.iter().all(|w| *w == strides(v)))
+                chain
+                    .reads()
+                    .filter(|v| v.slot == parameter)
+                    .all(|v| written.iter().all(|w| *w == strides(v)))
                     && chain.writes().filter(|v| v.slot == output).all(|v| v.len() == chain.len())
             }
             Self::Scatter { data, indices, updates, .. } => {
@@ -495,7 +515,7 @@ impl Work {
     pub(super) fn index_limit(&self) -> usize {
         match self {
             Self::Gather { cut, .. } | Self::Scatter { cut, .. } => cut.length,
-            Self::CrossEntropy(h) => h.head.shape[0],
+            Self::CrossEntropy(h) => h.weight.shape[0],
             Self::Chain(_)
             | Self::Copy { .. }
             | Self::Gemm { .. }

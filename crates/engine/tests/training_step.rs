@@ -1,0 +1,113 @@
+//! A whole training step of a small Llama on the software engine: fused kernels against unfused ones and against the
+//! reference evaluator, on one thread and on two.
+
+use std::collections::BTreeMap;
+
+use arcane_engine::{Engine, LoadOptions, SoftwareEngine, conformance};
+use arcane_mil::{Builder, Opset, Program, Role, TensorType, evaluate};
+use arcane_models::LlamaConfig;
+use arcane_tensor::{DType, Tensor};
+
+const BATCH: usize = 2;
+const SEQ: usize = 20;
+
+fn config() -> LlamaConfig {
+    let mut config = arcane_models::preset("stories260k").expect("a preset");
+    config.hidden_size = 24;
+    config.intermediate_size = 40;
+    config.num_hidden_layers = 2;
+    config.num_attention_heads = 4;
+    config.num_key_value_heads = 2;
+    config.head_dim = 6;
+    config.vocab_size = 53;
+    config
+}
+
+/// `loss` and the gradient of every parameter.
+fn step(config: &LlamaConfig) -> Program {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let parameters = arcane_models::declare_parameters(&mut f, config);
+    let ids = TensorType::new(DType::I32, &[BATCH, SEQ]);
+    let tokens = f.parameter("tokens", ids.clone(), Role::Batch);
+    let targets = f.parameter("targets", ids, Role::Batch);
+    let weights = f.parameter("weights", TensorType::new(DType::F32, &[BATCH, SEQ]), Role::Batch);
+    let scale = f.parameter("loss_scale", TensorType::new(DType::F32, &[]), Role::Scalar);
+    let (loss, _) =
+        arcane_models::loss(&mut f, config, &parameters, tokens, targets, weights).expect("well-typed");
+    let names: Vec<(String, _)> = parameters.iter().map(|(n, v)| (n.to_string(), v)).collect();
+    let wrt: Vec<_> = names.iter().map(|(_, v)| *v).collect();
+    let gradients = arcane_grad::gradients(&mut f, &[(loss, scale)], &wrt).expect("differentiable");
+    f.output("loss", loss);
+    for ((name, _), &gradient) in names.iter().zip(&gradients) {
+        f.output(&format!("gradient.{name}"), gradient);
+    }
+    Program { functions: vec![arcane_compile::simplify(&f.finish())] }
+}
+
+fn inputs(config: &LlamaConfig) -> BTreeMap<String, Tensor> {
+    let mut inputs: BTreeMap<String, Tensor> = arcane_models::initialize(config, 7)
+        .into_iter()
+        .map(|(name, tensor)| {
+            // Larger weights than at the start of training, so that attention is not flat.
+            let values: Vec<f64> = tensor.to_f64s().iter().map(|x| x * 8.0).collect();
+            (name, Tensor::from_f64s(DType::F32, tensor.shape(), &values).expect("same shape"))
+        })
+        .collect();
+    let ids = |step: usize| (0..BATCH * SEQ).map(|i| ((i * 31 + step) % config.vocab_size) as i32).collect();
+    inputs.insert("tokens".into(), Tensor::new(&[BATCH, SEQ], ids(0)).expect("one id a position"));
+    inputs.insert("targets".into(), Tensor::new(&[BATCH, SEQ], ids(31)).expect("one id a position"));
+    let weights = (0..BATCH * SEQ).map(|i| if i % 7 == 3 { 0f32 } else { 1.0 }).collect();
+    inputs.insert("weights".into(), Tensor::new(&[BATCH, SEQ], weights).expect("one weight a position"));
+    inputs.insert("loss_scale".into(), Tensor::scalar(0.25f32));
+    inputs
+}
+
+fn run(threads: usize, fuse: bool) -> BTreeMap<String, Tensor> {
+    let config = config();
+    let engine = SoftwareEngine::new(threads).expect("threads start");
+    conformance::run(&engine, &step(&config), "main", &inputs(&config), LoadOptions { fuse })
+        .expect("it runs")
+}
+
+/// ‖a − b‖ / ‖b‖
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let (a, b) = (a.to_f64s(), b.to_f64s());
+    norm(&mut a.iter().zip(&b).map(|(x, y)| x - y)) / norm(&mut b.iter().copied())
+}
+
+#[test]
+fn gradients_are_those_of_the_reference() {
+    let config = config();
+    let want = evaluate(&step(&config).functions[0], &inputs(&config)).expect("it runs");
+    for fuse in [true, false] {
+        for (name, got) in &run(2, fuse) {
+            let off = distance(got, &want[name]);
+            assert!(off < 1e-4, "{name}, fuse {fuse}: off by {off:e}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (one, two) = (run(1, true), run(2, true));
+    for (name, tensor) in &one {
+        assert_eq!(tensor.bytes(), two[name].bytes(), "{name}");
+    }
+    assert_eq!(run(5, true), two);
+}
+
+#[test]
+fn composites_are_recognised() {
+    let config = config();
+    let engine = SoftwareEngine::new(1).expect("threads start");
+    let loaded = engine.load(&step(&config), "main", LoadOptions::default()).expect("it loads");
+    let count = |name: &str| loaded.kernels().iter().filter(|k| **k == name).count();
+    assert_eq!(count("cross_entropy"), 1);
+    assert_eq!(count("attention"), config.num_hidden_layers);
+    assert_eq!(count("attention_gradient"), config.num_hidden_layers);
+    // Seven products a layer forward and fourteen backward; the head's are in the cross entropy.
+    assert_eq!(count("gemm"), 21 * config.num_hidden_layers);
+    let unfused = engine.load(&step(&config), "main", LoadOptions { fuse: false }).expect("it loads");
+    assert!(loaded.kernels().len() * 2 < unfused.kernels().len());
+}
