@@ -30,7 +30,7 @@ pub const PASSES: &[(&str, Pass)] = &[
     ("remove_dead_code", remove_dead_code),
 ];
 
-/// Runs all [`PASSES`] once. A second run changes nothing.
+/// Runs all [`PASSES`] once. A second run finds nothing more.
 #[must_use]
 pub fn simplify(function: &Function) -> Function {
     PASSES.iter().fold(function.clone(), |f, (_, pass)| pass(&f))

@@ -27,7 +27,7 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     /// The engine's defaults, and ten minutes.
     fn default() -> Self {
-        Self { load: LoadOptions::default(), deadline: Duration::from_secs(600) }
+        Self { load: LoadOptions::default(), deadline: Duration::from_mins(10) }
     }
 }
 
@@ -73,7 +73,9 @@ impl Session {
     ) -> Result<Self, SessionError> {
         if plan.format_version != FORMAT_VERSION {
             let version = plan.format_version;
-            return Err(SessionError::Plan(format!("format version {version}, {FORMAT_VERSION} was expected")));
+            return Err(SessionError::Plan(format!(
+                "format version {version}, {FORMAT_VERSION} was expected"
+            )));
         }
         let by_name = index_by_name(&plan)?;
         let mut buffers = Vec::with_capacity(plan.buffers.len());

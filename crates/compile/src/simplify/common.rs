@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arcane_mil::{Binary, Function, Op, Rewriter, ValueId};
+use arcane_mil::{Binary, Function, Op, Rewriter, Unary, ValueId};
 
 use crate::canonical;
 
@@ -18,6 +18,11 @@ pub fn common_subexpressions(f: &Function) -> Function {
     let mut seen: HashMap<Vec<u8>, Vec<ValueId>> = HashMap::new();
     for operation in f.operations() {
         let op = operation.op.map_operands(|v| rewriter.get(v));
+        // An identity is there to be a value of its own: an output.
+        if matches!(op, Op::Unary { kind: Unary::Identity, .. }) {
+            rewriter.replace(operation, op);
+            continue;
+        }
         let key = key(&op);
         if let Some(results) = seen.get(&key) {
             for (&old, &new) in operation.results.iter().zip(results) {

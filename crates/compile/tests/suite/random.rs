@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use arcane_mil::{Binary, Builder, Compare, Function, Opset, Reduce, Role, TensorType, Unary, ValueId, evaluate};
+use arcane_mil::{
+    Binary, Builder, Compare, Function, Opset, Reduce, Role, TensorType, Unary, ValueId, evaluate,
+};
 use arcane_tensor::{DType, Tensor};
 
 /// Numbers from `SplitMix64` (Steele, Lea & Flood 2014).
@@ -83,7 +85,10 @@ pub(crate) fn program(random: &mut Random, length: usize) -> Function {
 fn step(b: &mut Builder, random: &mut Random, x: ValueId, y: ValueId, indices: [ValueId; 2]) -> ValueId {
     let full = b.fill(DType::F32, &[4, 4], 1.0);
     let made = match random.below(12) {
-        0 => b.unary(random.pick(&[Unary::Abs, Unary::Square, Unary::Sigmoid, Unary::Silu, Unary::Identity]), x),
+        0 => b.unary(
+            random.pick(&[Unary::Abs, Unary::Square, Unary::Sigmoid, Unary::Silu, Unary::Identity]),
+            x,
+        ),
         1 => {
             let number = random.pick(&[0.0, -0.0, 1.0, 0.5]);
             let c = b.scalar(DType::F32, number);
@@ -103,8 +108,7 @@ fn step(b: &mut Builder, random: &mut Random, x: ValueId, y: ValueId, indices: [
         6 => {
             let x = b.mul(full, x).expect("broadcasts");
             let flat = b.reshape(x, &[16]).expect("as many elements");
-            b.reshape(flat, random.pick(&[&[4, 4] as &[usize], &[2, 8]]))
-                .and_then(|r| b.reshape(r, &[4, 4]))
+            b.reshape(flat, random.pick(&[&[4usize, 4], &[2, 8]])).and_then(|r| b.reshape(r, &[4, 4]))
         }
         7 => {
             let x = b.mul(full, x).expect("broadcasts");
