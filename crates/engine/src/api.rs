@@ -208,6 +208,14 @@ pub trait Engine: Send + Sync {
         options: LoadOptions,
     ) -> Result<Arc<dyn Loaded>, EngineError>;
 
+    /// Bytes that [`Engine::load`] would hold for a function beside its ports; nothing is allocated to find out.
+    fn required_bytes(
+        &self,
+        program: &Program,
+        function: &str,
+        options: LoadOptions,
+    ) -> Result<usize, EngineError>;
+
     /// A buffer of a type, zeroed.
     fn buffer(&self, ty: &TensorType) -> Result<Buffer, EngineError>;
 }

@@ -108,6 +108,9 @@ fn composites_are_recognised() {
     assert_eq!(count("attention_gradient"), config.num_hidden_layers);
     // Seven products a layer forward and fourteen backward; the head's are in the cross entropy.
     assert_eq!(count("gemm"), 21 * config.num_hidden_layers);
+    let needed =
+        engine.required_bytes(&step(&config), "main", LoadOptions::default()).expect("it can be laid out");
+    assert_eq!(loaded.scratch_bytes(), needed);
     let unfused = engine.load(&step(&config), "main", LoadOptions { fuse: false }).expect("it loads");
     assert!(loaded.kernels().len() * 2 < unfused.kernels().len());
 }

@@ -13,6 +13,7 @@ mod schedule;
 mod view;
 mod work;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,13 +58,30 @@ impl Engine for SoftwareEngine {
         Ok(Arc::new(SoftwareLoaded::new(function, options, self.pool.clone())?))
     }
 
+    fn required_bytes(
+        &self,
+        program: &Program,
+        function: &str,
+        options: LoadOptions,
+    ) -> Result<usize, EngineError> {
+        let function = program.function(function).ok_or_else(|| EngineError::NoFunction(function.into()))?;
+        let schedule = schedule::schedule(function, &lower::lower(function, options.fuse)?);
+        let threads = self.pool.current_num_threads();
+        Ok(schedule.arena_bytes + schedule.constant_bytes + threads * schedule.scratch_bytes())
+    }
+
     fn buffer(&self, ty: &TensorType) -> Result<Buffer, EngineError> {
         Buffer::new(ty)
     }
 }
 
+/// How many functions have been loaded in this process.
+static LOADED: AtomicU64 = AtomicU64::new(0);
+
 /// A function laid out as instructions.
 struct SoftwareLoaded {
+    /// Which one it is: bindings know theirs.
+    identity: u64,
     pool: Arc<rayon::ThreadPool>,
     ports: Vec<Port>,
     /// For each output the parameter whose buffer it may share, as port numbers.
@@ -83,7 +101,7 @@ struct Working {
 /// A prepared binding.
 struct Bound {
     /// The loaded function that it belongs to.
-    owner: usize,
+    owner: u64,
     /// The memory of each port.
     ports: Vec<Arc<HostMemory>>,
     /// The memories of the ports, each once, and whether it is written; with a port's name.
@@ -108,16 +126,15 @@ impl SoftwareLoaded {
                 bytes[*offset..offset + tensor.bytes().len()].copy_from_slice(tensor.bytes());
             }
         }
-        let scratch_bytes =
-            schedule.instructions.iter().map(|i| i.instruction.scratch_bytes()).max().unwrap_or(0);
-        let scratch =
-            (0..pool.current_num_threads()).map(|_| memory(scratch_bytes)).collect::<Result<_, _>>()?;
+        let threads = 0..pool.current_num_threads();
+        let scratch = threads.map(|_| memory(schedule.scratch_bytes())).collect::<Result<_, _>>()?;
         let port =
             |name: &str, v, direction| Port { name: name.into(), ty: function.ty(v).clone(), direction };
         let inputs = function.parameters().iter().map(|p| port(&p.name, p.value, Direction::Input));
         let outputs = function.outputs().iter().map(|o| port(&o.name, o.value, Direction::Output));
         let first_output = function.parameters().len();
         Ok(Self {
+            identity: LOADED.fetch_add(1, Ordering::Relaxed),
             pool,
             ports: inputs.chain(outputs).collect(),
             aliases: function.aliases().iter().map(|a| (first_output + a.output, a.parameter)).collect(),
@@ -126,10 +143,6 @@ impl SoftwareLoaded {
             constants,
             fault: Fault::default(),
         })
-    }
-
-    fn identity(&self) -> usize {
-        std::ptr::from_ref(self) as usize
     }
 
     /// Whether two ports may share memory: inputs with inputs, an output with the parameter it is aliased to.
@@ -222,11 +235,11 @@ impl Loaded for SoftwareLoaded {
             }
             ports.push(buffer.memory().clone());
         }
-        Ok(Binding { inner: Box::new(Bound { owner: self.identity(), ports, memories }) })
+        Ok(Binding { inner: Box::new(Bound { owner: self.identity, ports, memories }) })
     }
 
     fn submit(&self, binding: &Binding) -> Result<Ticket, EngineError> {
-        let bound = binding.inner.downcast_ref::<Bound>().filter(|b| b.owner == self.identity());
+        let bound = binding.inner.downcast_ref::<Bound>().filter(|b| b.owner == self.identity);
         let bound = bound.ok_or(EngineError::Foreign("the binding"))?;
         let release = |n: usize| {
             for (memory, written, _) in &bound.memories[..n] {

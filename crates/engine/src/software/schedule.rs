@@ -40,6 +40,13 @@ pub(super) struct Schedule {
     pub constant_bytes: usize,
 }
 
+impl Schedule {
+    /// Bytes of scratch that each thread needs.
+    pub(super) fn scratch_bytes(&self) -> usize {
+        self.instructions.iter().map(|i| i.instruction.scratch_bytes()).max().unwrap_or(0)
+    }
+}
+
 /// Orders, places and emits.
 pub(super) fn schedule(function: &Function, lowered: &Lowered) -> Schedule {
     let mut slots = lowered.slots.clone();
