@@ -51,6 +51,16 @@ impl LossScale {
         self.state.scale
     }
 
+    /// Whether it adapts.
+    pub fn is_dynamic(&self) -> bool {
+        self.dynamic
+    }
+
+    /// Whether it adapts and cannot be lowered any more.
+    pub fn is_exhausted(&self) -> bool {
+        self.dynamic && self.state.scale <= MIN
+    }
+
     /// Takes note whether the gradients of an update were finite, and decides about the update.
     pub fn update(&mut self, finite: bool) -> Verdict {
         let LossScaleState { scale, good_steps } = &mut self.state;
@@ -97,6 +107,7 @@ mod tests {
             scale.update(false);
         }
         assert_eq!(scale.scale(), 1.0);
+        assert!(scale.is_exhausted() && !LossScale::fixed(1.0).is_exhausted());
     }
 
     #[test]

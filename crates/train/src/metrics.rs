@@ -45,9 +45,9 @@ pub struct Metrics {
     pub loss: f64,
     /// The learning rate.
     pub lr: f64,
-    /// The norm of all gradients together, before clipping.
+    /// The norm of all gradients together, before clipping; NaN for an update that was skipped.
     pub grad_norm: f64,
-    /// Tokens trained on so far.
+    /// Tokens taken from the data so far.
     pub tokens: u64,
     /// How long the update took, in milliseconds.
     pub ms: f64,
@@ -55,6 +55,8 @@ pub struct Metrics {
     pub loss_scale: f64,
     /// Whether the update was skipped because a gradient was not finite; written where true.
     pub skipped: bool,
+    /// The mean loss over the validation data after the update, where it was computed.
+    pub valid_loss: Option<f64>,
     /// On the simulated engine: predicted time, in milliseconds.
     pub predicted_ms: Option<f64>,
     /// On the simulated engine: predicted energy, in millijoules.
@@ -79,6 +81,7 @@ impl Metrics {
         put("grad_norm", Some(self.grad_norm));
         put("ms", Some(self.ms));
         put("loss_scale", Some(self.loss_scale));
+        put("valid_loss", self.valid_loss);
         put("predicted_ms", self.predicted_ms);
         put("predicted_mj", self.predicted_mj);
         line.shift_insert(0, "step".into(), json!(self.step));

@@ -89,7 +89,7 @@ fn permutation(n: u64, seed: u64, epoch: u64) -> Vec<u64> {
 
 /// A number below `n > 0`, all of them equally likely (Lemire 2019: the high half of a product, rejecting the few low
 /// halves that would favour some results).
-fn below(rng: &mut impl Rng, n: u64) -> u64 {
+pub(crate) fn below(rng: &mut impl Rng, n: u64) -> u64 {
     let threshold = n.wrapping_neg() % n;
     loop {
         let product = u128::from(rng.next_u64()) * u128::from(n);

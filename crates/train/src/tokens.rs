@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use arcane_tensor::{DType, NpyError, npy_header};
 
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
 use crate::config::IdDtype;
+use crate::order::below;
 
 /// Vocabularies up to this size are kept, and by default stored, in two bytes an id.
 const U16_VOCAB: usize = 65_536;
@@ -133,6 +137,25 @@ impl Tokens {
         let reader = Reader { path, source: file.take(bytes), dtype, vocab, count: bytes / size };
         let ids = if vocab <= U16_VOCAB { Ids::U16(reader.read()?) } else { Ids::U32(reader.read()?) };
         Ok(Self { path: path.into(), ids })
+    }
+
+    /// Random ids below `vocab`, a function of the seed. `name` stands for a path in errors.
+    ///
+    /// # Errors
+    /// [`TokensError::Memory`].
+    ///
+    /// # Panics
+    /// If `vocab` is 0.
+    pub fn random(name: &Path, count: u64, vocab: usize, seed: u64) -> Result<Self, TokensError> {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        key[8..21].copy_from_slice(b"random tokens");
+        let mut rng = ChaCha8Rng::from_seed(key);
+        let mut ids: Vec<u32> = Vec::new();
+        let no_memory = || TokensError::Memory { path: name.into(), count };
+        ids.try_reserve_exact(usize::try_from(count).map_err(|_| no_memory())?).map_err(|_| no_memory())?;
+        ids.extend((0..count).map(|_| below(&mut rng, vocab as u64) as u32));
+        Ok(Self { path: name.into(), ids: Ids::U32(ids) })
     }
 
     /// How many tokens there are.
@@ -403,6 +426,16 @@ mod tests {
         let ids: Vec<u16> = (0..CHUNK_BYTES as u32).map(|i| (i % 509) as u16).collect();
         let tokens = open("a.bin", &flat(&ids), IdDtype::Auto, 512).unwrap();
         assert_eq!(tokens.ids, Ids::U16(ids));
+    }
+
+    #[test]
+    fn random_ids_are_a_function_of_the_seed_and_below_the_vocabulary() {
+        let random = |seed| Tokens::random(Path::new("random"), 1000, 7, seed).unwrap();
+        assert_eq!(random(1), random(1));
+        assert_ne!(random(1), random(2));
+        let (inputs, _) = sequence(&random(1), 0, 999);
+        assert!((0..7).all(|id| inputs.contains(&id)) && inputs.iter().all(|id| (0..7).contains(id)));
+        assert!(Tokens::random(Path::new("random"), u64::MAX, 7, 1).is_err());
     }
 
     #[test]

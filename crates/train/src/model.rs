@@ -1,0 +1,161 @@
+//! Where the weights of a run come from.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use arcane_models::{LlamaConfig, initialize_parameter, load, parameters, preset, preset_names, read_config};
+use arcane_tensor::Tensor;
+
+use crate::config::{Config, ModelSource};
+use crate::error::SetupError;
+use crate::run_folder::latest_checkpoint;
+
+/// A Hugging Face folder's tokenizer.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// A `config.json` takes a few hundred bytes, a tokenizer a few million.
+const CONFIG_BYTES: u64 = 1 << 20;
+const TOKENIZER_BYTES: u64 = 1 << 30;
+
+/// A model before its weights are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its configuration.
+    pub config: LlamaConfig,
+    /// Its `tokenizer.json`, if there is one; checkpoints get a copy.
+    pub tokenizer: Option<Vec<u8>>,
+    weights: Weights,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Weights {
+    Folder(PathBuf),
+    Random { seed: u64 },
+}
+
+impl Model {
+    /// The model of a configuration: read from `model.from` (a Hugging Face folder, a checkpoint, or the latest checkpoint of
+    /// a run), or with random weights. `data.tokenizer` takes the place of the model's own tokenizer.
+    ///
+    /// # Errors
+    /// [`SetupError`] if there is none, or its configuration is not acceptable.
+    pub fn open(config: &Config) -> Result<Self, SetupError> {
+        let mut model = match config.model.source() {
+            Some(ModelSource::From(path)) => Self::from_folder(&weights_folder(path)?)?,
+            Some(ModelSource::Config(path)) => Self::random(read_model_config(path)?, config.train.seed),
+            Some(ModelSource::Preset(name)) => Self::random(known_preset(name)?, config.train.seed),
+            Some(ModelSource::Program(_)) => {
+                let what = "training a MIL program is not supported; use from, config or preset".into();
+                return Err(SetupError::Key { key: "model.program", what });
+            }
+            None => {
+                let what = "expected exactly one of the keys from, config, preset and program".into();
+                return Err(SetupError::Key { key: "model", what });
+            }
+        };
+        if let Some(path) = &config.data.tokenizer {
+            model.tokenizer = Some(read_limited(path, TOKENIZER_BYTES, "tokenizer")?);
+        }
+        Ok(model)
+    }
+
+    /// A model with random weights, which are a function of the seed.
+    pub fn random(config: LlamaConfig, seed: u64) -> Self {
+        Self { config, tokenizer: None, weights: Weights::Random { seed } }
+    }
+
+    /// The model of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// [`SetupError`] if its configuration or its tokenizer cannot be read.
+    pub fn from_folder(folder: &Path) -> Result<Self, SetupError> {
+        let config = read_config(folder)?;
+        let tokenizer = folder.join(TOKENIZER_FILE);
+        let tokenizer = if tokenizer.exists() {
+            Some(read_limited(&tokenizer, TOKENIZER_BYTES, "tokenizer")?)
+        } else {
+            None
+        };
+        Ok(Self { config, tokenizer, weights: Weights::Folder(folder.into()) })
+    }
+
+    /// Hands over each weight, fp32, in the order of [`parameters`].
+    ///
+    /// # Errors
+    /// [`SetupError`] if the weights are not those of the configuration or cannot be read, or what `take` says.
+    pub fn weights(
+        &self,
+        mut take: impl FnMut(&str, &Tensor) -> Result<(), SetupError>,
+    ) -> Result<(), SetupError> {
+        match &self.weights {
+            Weights::Folder(folder) => {
+                load(folder, &self.config)?.iter().try_for_each(|(name, tensor)| take(name, tensor))
+            }
+            Weights::Random { seed } => parameters(&self.config)
+                .iter()
+                .try_for_each(|spec| take(&spec.name, &initialize_parameter(spec, *seed))),
+        }
+    }
+}
+
+/// Reads a Hugging Face `config.json`, wherever and under whatever name it stands.
+///
+/// # Errors
+/// [`SetupError`] if it cannot be read or is not acceptable.
+pub fn read_model_config(path: &Path) -> Result<LlamaConfig, SetupError> {
+    let bytes = read_limited(path, CONFIG_BYTES, "model's configuration")?;
+    let text = String::from_utf8(bytes).map_err(|e| not_readable(path, "model's configuration", e))?;
+    LlamaConfig::parse(&text, path).map_err(|e| SetupError::Load(e.into()))
+}
+
+/// The configuration of a built-in model.
+///
+/// # Errors
+/// [`SetupError::Key`] with the names that there are.
+pub fn known_preset(name: &str) -> Result<LlamaConfig, SetupError> {
+    preset(name).ok_or_else(|| {
+        let names: Vec<&str> = preset_names().collect();
+        let what = format!("no preset `{name}`, expected one of {}", names.join(", "));
+        SetupError::Key { key: "model.preset", what }
+    })
+}
+
+/// The folder with the weights of `model.from`.
+fn weights_folder(path: &Path) -> Result<PathBuf, SetupError> {
+    if path.is_file() {
+        let what = format!(
+            "{} is a file, expected a Hugging Face folder, a run or a checkpoint (a llama2.c `.bin` is not supported)",
+            path.display()
+        );
+        return Err(SetupError::Key { key: "model.from", what });
+    }
+    if !path.join("checkpoints").is_dir() {
+        return Ok(path.into());
+    }
+    match latest_checkpoint(path)? {
+        Some(checkpoint) => Ok(checkpoint.path),
+        None => Err(SetupError::NoCheckpoint(path.into())),
+    }
+}
+
+fn read_limited(path: &Path, limit: u64, what: &'static str) -> Result<Vec<u8>, SetupError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|source| SetupError::Read { path: path.into(), what, source })?;
+    if bytes.len() as u64 > limit {
+        return Err(not_readable(path, what, format!("it has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn not_readable(
+    path: &Path,
+    what: &'static str,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> SetupError {
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+    SetupError::Read { path: path.into(), what, source }
+}
