@@ -10,6 +10,35 @@ use super::{Access, Context, for_each_task};
 const TASK: usize = 64 * 1024;
 const MAX_TASKS: usize = 64;
 
+/// How an axis cuts an array, and what indices pick along it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AxisCut {
+    /// Elements before the axis.
+    pub outer: usize,
+    /// The axis's length.
+    pub length: usize,
+    /// Elements after the axis.
+    pub inner: usize,
+    /// Picks along the axis.
+    pub picks: usize,
+    /// Whether each element has an index of its own.
+    pub along: bool,
+}
+
+impl AxisCut {
+    /// The cut of a shape at an axis.
+    pub(crate) fn new(shape: &[usize], axis: usize, picks: usize, along: bool) -> Self {
+        let product = |dims: &[usize]| dims.iter().product();
+        Self {
+            outer: product(&shape[..axis]),
+            length: shape[axis],
+            inner: product(&shape[axis + 1..]),
+            picks,
+            along,
+        }
+    }
+}
+
 /// Elements or slices of x picked by indices along an axis. All views are dense.
 #[derive(Clone, Debug)]
 pub(crate) struct Gather {
@@ -19,16 +48,8 @@ pub(crate) struct Gather {
     pub indices: Access,
     /// `[outer, picks, inner]`
     pub out: Access,
-    /// Elements before the axis, along it in x, after it.
-    pub outer: usize,
-    /// The axis's length in x.
-    pub length: usize,
-    /// Elements after the axis.
-    pub inner: usize,
-    /// Picks along the axis.
-    pub picks: usize,
-    /// Whether each element has an index of its own.
-    pub along: bool,
+    /// How the axis cuts x.
+    pub cut: AxisCut,
 }
 
 /// Elements or slices of a copy of `data` combined with updates at indices. All views are dense.
@@ -42,16 +63,8 @@ pub(crate) struct Scatter {
     pub updates: Access,
     /// Like data.
     pub out: Access,
-    /// As in [`Gather`].
-    pub outer: usize,
-    /// As in [`Gather`].
-    pub length: usize,
-    /// As in [`Gather`].
-    pub inner: usize,
-    /// As in [`Gather`].
-    pub picks: usize,
-    /// As in [`Gather`].
-    pub along: bool,
+    /// How the axis cuts data.
+    pub cut: AxisCut,
     /// How.
     pub mode: ScatterMode,
 }
@@ -80,26 +93,30 @@ impl Gather {
         let size = self.x.dtype.size();
         let (x, out) = (Bytes(context.pointer(&self.x)), Bytes(context.pointer(&self.out)));
         let indices = Bytes(context.pointer(&self.indices));
-        let slice = if self.along { size } else { self.inner * size };
-        let total = if self.along { self.outer * self.picks * self.inner } else { self.outer * self.picks };
+        let slice = if self.cut.along { size } else { self.cut.inner * size };
+        let total = if self.cut.along {
+            self.cut.outer * self.cut.picks * self.cut.inner
+        } else {
+            self.cut.outer * self.cut.picks
+        };
         let tasks = (total * slice).div_ceil(TASK).clamp(1, MAX_TASKS);
         for_each_task(tasks, &|t| {
             for i in total * t / tasks..total * (t + 1) / tasks {
                 // SAFETY: positions are inside the views, indices are checked; tasks write disjoint slices.
                 unsafe {
-                    let (outer, inner, at) = if self.along {
-                        (i / (self.picks * self.inner), i % self.inner, i)
+                    let (outer, inner, at) = if self.cut.along {
+                        (i / (self.cut.picks * self.cut.inner), i % self.cut.inner, i)
                     } else {
-                        (i / self.picks, 0, i % self.picks)
+                        (i / self.cut.picks, 0, i % self.cut.picks)
                     };
                     let to = out.get().add(i * slice);
                     let index = index_at(self.indices.dtype, indices.get(), at);
-                    let Some(k) = usize::try_from(index).ok().filter(|&k| k < self.length) else {
+                    let Some(k) = usize::try_from(index).ok().filter(|&k| k < self.cut.length) else {
                         context.fault.report(context.instruction, index);
                         std::ptr::write_bytes(to, 0, slice);
                         continue;
                     };
-                    let from = x.get().add(((outer * self.length + k) * self.inner + inner) * size);
+                    let from = x.get().add(((outer * self.cut.length + k) * self.cut.inner + inner) * size);
                     std::ptr::copy_nonoverlapping(from, to, slice);
                 }
             }
@@ -125,15 +142,15 @@ impl Scatter {
         let (indices, updates) =
             (Bytes(context.pointer(&self.indices)), Bytes(context.pointer(&self.updates)));
         // Along an axis with one inner element, the outer positions are the disjoint parts.
-        let by_outer = self.outer > 1;
-        let parts = if by_outer { self.outer } else { self.inner };
+        let by_outer = self.cut.outer > 1;
+        let parts = if by_outer { self.cut.outer } else { self.cut.inner };
         let tasks = (self.updates.len() * size).div_ceil(TASK).clamp(1, MAX_TASKS).min(parts.max(1));
         for_each_task(tasks, &|t| {
             let (from, to) = (parts * t / tasks, parts * (t + 1) / tasks);
             let (outers, inners) =
-                if by_outer { (from..to, 0..self.inner) } else { (0..self.outer, from..to) };
+                if by_outer { (from..to, 0..self.cut.inner) } else { (0..self.cut.outer, from..to) };
             for outer in outers {
-                for pick in 0..self.picks {
+                for pick in 0..self.cut.picks {
                     // SAFETY: positions are inside the views, indices are checked; tasks own disjoint elements.
                     unsafe {
                         self.row(
@@ -165,7 +182,7 @@ impl Scatter {
     ) {
         let size = self.data.dtype.size();
         let place = |index: i64| {
-            let k = usize::try_from(index).ok().filter(|&k| k < self.length);
+            let k = usize::try_from(index).ok().filter(|&k| k < self.cut.length);
             if k.is_none() {
                 context.fault.report(context.instruction, index);
             }
@@ -173,16 +190,17 @@ impl Scatter {
         };
         // SAFETY: as the caller promises.
         unsafe {
-            if !self.along {
+            if !self.cut.along {
                 let Some(k) = place(index_at(self.indices.dtype, indices, pick)) else { return };
-                let from = updates.add(((outer * self.picks + pick) * self.inner + inners.start) * size);
-                let to = out.add(((outer * self.length + k) * self.inner + inners.start) * size);
+                let from =
+                    updates.add(((outer * self.cut.picks + pick) * self.cut.inner + inners.start) * size);
+                let to = out.add(((outer * self.cut.length + k) * self.cut.inner + inners.start) * size);
                 return combine(self.data.dtype, self.mode, from, to, inners.len());
             }
             for inner in inners {
-                let at = (outer * self.picks + pick) * self.inner + inner;
+                let at = (outer * self.cut.picks + pick) * self.cut.inner + inner;
                 let Some(k) = place(index_at(self.indices.dtype, indices, at)) else { return };
-                let to = out.add(((outer * self.length + k) * self.inner + inner) * size);
+                let to = out.add(((outer * self.cut.length + k) * self.cut.inner + inner) * size);
                 combine(self.data.dtype, self.mode, updates.add(at * size), to, 1);
             }
         }

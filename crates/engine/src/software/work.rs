@@ -12,7 +12,7 @@ use crate::kernels::attention::{Attention, AttentionGradient, Mask};
 use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows};
 use crate::kernels::fused::Step;
 use crate::kernels::gemm::Gemm;
-use crate::kernels::index::{Gather, Scatter};
+use crate::kernels::index::{AxisCut, Gather, Scatter};
 use crate::kernels::{Access, Instruction};
 
 /// What a node does, on views.
@@ -77,29 +77,6 @@ struct HeadGradientViews {
     update: View,
     d: [Option<View>; 2],
     wide: [Option<View>; 2],
-}
-
-/// How an axis cuts an array.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AxisCut {
-    outer: usize,
-    length: usize,
-    inner: usize,
-    picks: usize,
-    along: bool,
-}
-
-impl AxisCut {
-    fn new(shape: &[usize], axis: usize, picks: usize, along: bool) -> Self {
-        let product = |dims: &[usize]| dims.iter().product();
-        Self {
-            outer: product(&shape[..axis]),
-            length: shape[axis],
-            inner: product(&shape[axis + 1..]),
-            picks,
-            along,
-        }
-    }
 }
 
 impl Lowering<'_> {
@@ -460,22 +437,14 @@ impl Work {
                 x: place(x),
                 indices: place(indices),
                 out: place(out),
-                outer: cut.outer,
-                length: cut.length,
-                inner: cut.inner,
-                picks: cut.picks,
-                along: cut.along,
+                cut: *cut,
             }),
             Self::Scatter { data, indices, updates, out, cut, mode } => Instruction::Scatter(Scatter {
                 data: place(data),
                 indices: place(indices),
                 updates: place(updates),
                 out: place(out),
-                outer: cut.outer,
-                length: cut.length,
-                inner: cut.inner,
-                picks: cut.picks,
-                along: cut.along,
+                cut: *cut,
                 mode: *mode,
             }),
         }
