@@ -27,4 +27,3 @@ pub mod run_folder;
 mod error;
 
 pub use error::{RunError, SetupError, StepError};
-pub use memory::{intermediate_bytes, required_bytes};

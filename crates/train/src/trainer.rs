@@ -111,7 +111,8 @@ impl Trainer {
         let (batch, accumulate, seq) = (config.train.batch, config.train.accumulate, config.data.seq);
         let evaluate = data.valid_sequences() > 0;
         let options = ProgramOptions { batch, seq, accumulate, evaluate, optimizer: &config.optimizer };
-        let request = Request { model: &model.config, options, precision: environment.precision };
+        let (engine, precision) = (&*environment.engine, environment.precision);
+        let request = Request { engine, model: &model.config, options, precision };
         let plan = request.plan_within(environment.available_bytes)?;
         let session = Session::new(plan, environment.engine.clone())?;
         model.weights(|name, tensor| Ok(session.set(name, tensor)?))?;
@@ -138,7 +139,7 @@ impl Trainer {
             clock: environment.clock.clone(),
             optimizer: config.optimizer.clone(),
             schedule: Schedule::new(config),
-            loss_scale: loss_scale(config, environment.precision),
+            loss_scale: loss_scale(config, precision),
             batch,
             accumulate,
             seq,

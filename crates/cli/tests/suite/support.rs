@@ -1,0 +1,84 @@
+//! A folder with a tiny model, random tokens and a configuration, and the program run in it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use arcane_models::{LlamaConfig, initialize, preset, save};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Two layers, four query heads for two key heads.
+pub(crate) fn tiny() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        vocab_size: 64,
+        max_position_embeddings: 32,
+        ..preset("stories260k").unwrap()
+    }
+}
+
+pub(crate) struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.path("model")).unwrap();
+        let weights = initialize(&tiny(), 5);
+        let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
+        save(&place.path("model"), &tiny(), &weights).unwrap();
+        let tokens: Vec<u8> = (0..2000u32).flat_map(|i| ((i * i * 7 % 61) as u16).to_le_bytes()).collect();
+        place.write("tokens.bin", &tokens);
+        place.write(
+            "small.toml",
+            b"model.from = \"model\"\n\
+              data = { train = \"tokens.bin\", seq = 16 }\n\
+              train = { steps = 4, batch = 2 }\n\
+              optimizer.lr = 1e-3\n",
+        );
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// The program, in the folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcane"));
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
+    pub(crate) fn arcane(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs the program, which has to succeed; gives stdout.
+    #[track_caller]
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.arcane(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    pub(crate) fn metrics(&self, run: &str) -> Vec<Value> {
+        let lines = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

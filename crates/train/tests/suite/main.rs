@@ -1,0 +1,7 @@
+//! Whole runs of tiny models.
+
+mod determinism;
+mod evaluation;
+mod hostile;
+mod overflow;
+mod support;
