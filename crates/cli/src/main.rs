@@ -4,6 +4,7 @@
 //! with one line on stderr; 130 stopped by Ctrl-C.
 
 mod bench;
+mod check;
 mod device;
 mod failure;
 mod system;
@@ -27,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says.
     Train(train::Arguments),
+    /// Read a MIL program and check it.
+    Check(check::Arguments),
     /// Measure, and print the figures as JSON.
     Bench(bench::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

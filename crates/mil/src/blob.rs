@@ -5,9 +5,15 @@
 //! is known by the offset of its record.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use arcane_tensor::{DType, Tensor};
+
+use crate::TensorType;
 
 const ALIGNMENT: usize = 64;
 const VERSION: u32 = 2;
@@ -85,26 +91,173 @@ impl BlobWriter {
     }
 
     fn code(&self, record: usize) -> u32 {
-        u32::from_le_bytes(self.bytes[record + 4..record + 8].try_into().expect("four bytes"))
+        u32_at(&self.bytes, record + 4)
     }
 
     fn data(&self, record: usize) -> &[u8] {
-        let size = u64::from_le_bytes(self.bytes[record + 8..record + 16].try_into().expect("eight bytes"));
-        &self.bytes[record + ALIGNMENT..][..size as usize]
+        &self.bytes[record + ALIGNMENT..][..u64_at(&self.bytes, record + 8) as usize]
     }
+}
+
+/// Why an array of a weight file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The operating system refused something.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: `open`, `read`, ...
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file is no weight file of version 2.
+    #[error("{}: not a weight file of version 2: {what}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// There is no array of the wanted type at an offset.
+    #[error("{}: at offset {offset}: {what}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The offset asked for, in bytes.
+        offset: u64,
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// A path that is not below the folder of the program.
+    #[error("the weight path `{path}` is not below `@model_path/`")]
+    Outside {
+        /// The path as it stands in the text.
+        path: String,
+    },
+    /// There are no weight files.
+    #[error("the array at offset {offset} of `{path}` is needed and no weight files are given")]
+    Unavailable {
+        /// The path as it stands in the text.
+        path: String,
+        /// The offset of the record, in bytes.
+        offset: u64,
+    },
+}
+
+/// An open weight file. Opening reads the header only, an array is read when it is asked for.
+#[derive(Debug)]
+pub struct BlobFile {
+    path: PathBuf,
+    length: u64,
+    file: Mutex<File>,
+}
+
+impl BlobFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`]; [`BlobError::Header`] if the version is not 2 or the file is too short for a header.
+    pub fn open(path: &Path) -> Result<Self, BlobError> {
+        let io = |doing| move |source| BlobError::Io { path: path.into(), doing, source };
+        let header = |what: String| BlobError::Header { path: path.into(), what };
+        // Asked before the file is opened: opening a pipe waits for its other end.
+        let info = std::fs::metadata(path).map_err(io("open"))?;
+        if !info.is_file() {
+            return Err(header("it is no regular file".into()));
+        }
+        let length = info.len();
+        let file = File::open(path).map_err(io("open"))?;
+        if length < ALIGNMENT as u64 {
+            return Err(header(format!("it has {length} bytes, a header of {ALIGNMENT} was expected")));
+        }
+        let opened = Self { path: path.into(), length, file: Mutex::new(file) };
+        let mut start = [0; 8];
+        opened.read(0, &mut start)?;
+        match u32_at(&start, 4) {
+            VERSION => Ok(opened),
+            version => Err(header(format!("its version is {version}"))),
+        }
+    }
+
+    /// The array whose record is at `offset`, of type `ty`.
+    ///
+    /// Readers on the Neural Engine take the type from the program, and files exist that say `fp16` for `int8`: that one
+    /// difference is allowed. Records need not be aligned.
+    ///
+    /// # Errors
+    /// [`BlobError::Record`] if there is no record at the offset, or it has another type or size, or its data is not inside
+    /// the file; [`BlobError::Io`].
+    pub fn tensor(&self, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+        let fault = |what: String| BlobError::Record { path: self.path.clone(), offset, what };
+        let end = offset.checked_add(ALIGNMENT as u64).filter(|&end| end <= self.length);
+        let Some(end) = end.filter(|_| offset >= ALIGNMENT as u64) else {
+            let what = format!("a record was expected between the header and the end, at {}", self.length);
+            return Err(fault(what));
+        };
+        let mut record = [0; 24];
+        self.read(offset, &mut record)?;
+        let sentinel = u32_at(&record, 0);
+        if sentinel != SENTINEL {
+            return Err(fault(format!(
+                "found {sentinel:#010x}, a record with {SENTINEL:#010x} was expected"
+            )));
+        }
+        let (code, size, start) = (u32_at(&record, 4), u64_at(&record, 8), u64_at(&record, 16));
+        let wanted = blob_code(ty.dtype);
+        if wanted != Some(code) && !(ty.dtype == DType::I8 && Some(code) == blob_code(DType::F16)) {
+            let known = TYPES.into_iter().find(|&d| blob_code(d) == Some(code));
+            let found = known.map_or(format!("type code {code}"), |d| d.to_string());
+            return Err(fault(format!("the array is {found}, {ty} was expected")));
+        }
+        let bytes = arcane_tensor::element_count(&ty.shape).and_then(|n| n.checked_mul(ty.dtype.size()));
+        let Some(bytes) = bytes.filter(|&b| b as u64 == size) else {
+            return Err(fault(format!("the array has {size} bytes, {ty} was expected")));
+        };
+        if start < end || start.checked_add(size).is_none_or(|last| last > self.length) {
+            let what = format!(
+                "the array is at {start} and has {size} bytes, between {end} and {} was expected",
+                self.length
+            );
+            return Err(fault(what));
+        }
+        let mut data = vec![0; bytes];
+        self.read(start, &mut data)?;
+        Tensor::from_bytes(ty.dtype, &ty.shape, &data).map_err(|e| fault(e.to_string()))
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), BlobError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(into));
+        done.map_err(|source| BlobError::Io { path: self.path.clone(), doing: "read", source })
+    }
+}
+
+/// The types that have a code.
+const TYPES: [DType; 9] = [
+    DType::F16,
+    DType::F32,
+    DType::U8,
+    DType::I8,
+    DType::Bf16,
+    DType::I16,
+    DType::U16,
+    DType::I32,
+    DType::U32,
+];
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn u32_at(bytes: &[u8], at: usize) -> u32 {
-        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
-    }
-
-    fn u64_at(bytes: &[u8], at: usize) -> u64 {
-        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-    }
 
     #[test]
     fn the_file_has_the_documented_layout() {

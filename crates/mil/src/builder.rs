@@ -159,6 +159,11 @@ impl Builder {
         self.function
     }
 
+    /// The function as it stands, not verified.
+    pub(crate) fn into_function(self) -> Function {
+        self.function
+    }
+
     /// Appends an op whose results get the path `path`.
     pub fn push_at(&mut self, path: &str, op: Op) -> Result<Vec<ValueId>, BuildError> {
         let types = infer(&op, |v| self.function.ty(v)).map_err(|source| BuildError {

@@ -1,7 +1,7 @@
 //! MIL: typed ops, builder, shape and type rules, verifier, text, and the reference evaluator.
 //!
 //! A [`Program`] holds functions; a [`Function`] is a list of [`Operation`]s in single static assignment. Programs are
-//! made with a [`Builder`], checked by [`verify`], printed by [`print()`] and
+//! made with a [`Builder`] or read from text by [`read()`], checked by [`verify`], printed by [`print()`] and
 //! evaluated, slowly and obviously, by [`evaluate()`].
 
 mod blob;
@@ -12,10 +12,11 @@ mod function;
 mod infer;
 mod op;
 mod print;
+mod read;
 mod rewrite;
 mod verify;
 
-pub use blob::{BlobWriter, blob_code};
+pub use blob::{BlobError, BlobFile, BlobWriter, blob_code};
 pub use builder::{BuildError, Builder};
 pub use composite::AdamW;
 pub use evaluate::{EvaluateError, ValueError, evaluate, evaluate_values};
@@ -25,5 +26,6 @@ pub use function::{
 pub use infer::{TypeError, broadcast, infer};
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
+pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};
 pub use rewrite::{Rewriter, remove_dead_code};
 pub use verify::{Strictness, VerifyError, verify};

@@ -58,8 +58,12 @@ pub fn verify(function: &Function, strictness: Strictness) -> Result<(), VerifyE
     for p in &function.parameters {
         define(function, &mut defined, p.value).map_err(invariant)?;
     }
+    let mut constant = vec![false; function.values.len()];
     for operation in &function.operations {
-        operation_holds(function, operation, &mut defined, strictness)?;
+        operation_holds(function, operation, &mut defined)?;
+        if strictness == Strictness::Strict {
+            constants_hold(function, operation, &mut constant)?;
+        }
     }
     if let Some(i) = defined.iter().position(|d| !d) {
         return Err(invariant(format!("value {i} `{}` is never defined", function.values[i].path)));
@@ -89,7 +93,6 @@ fn operation_holds(
     function: &Function,
     operation: &Operation,
     defined: &mut [bool],
-    strictness: Strictness,
 ) -> Result<(), VerifyError> {
     let path = || operation.results.first().map_or(String::new(), |r| function.value(*r).path.clone());
     let invariant = |what: String| VerifyError::Invariant { function: function.name.clone(), what };
@@ -122,19 +125,30 @@ fn operation_holds(
             return Err(ill_typed(TypeError(what)));
         }
     }
-    if strictness == Strictness::Strict
-        && let Op::Linear { weight, bias, .. } = &operation.op
-    {
-        let definitions = function.definitions();
-        for (v, name) in std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias"))) {
-            let constant =
-                definitions[v.index()].is_some_and(|i| matches!(function.operations[i].op, Op::Const(_)));
-            if !constant {
-                return Err(ill_typed(TypeError(format!(
-                    "{name} is a run-time value, a constant was expected"
-                ))));
+    Ok(())
+}
+
+/// Refuses run-time values where MIL wants constants. `constant` says which values are, of the ops so far.
+fn constants_hold(
+    function: &Function,
+    operation: &Operation,
+    constant: &mut [bool],
+) -> Result<(), VerifyError> {
+    match &operation.op {
+        Op::Const(_) => operation.results.iter().for_each(|r| constant[r.index()] = true),
+        Op::Linear { weight, bias, .. } => {
+            let mut wanted = std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias")));
+            if let Some((_, name)) = wanted.find(|(v, _)| !constant[v.index()]) {
+                let what = format!("{name} is a run-time value, a constant was expected");
+                return Err(VerifyError::Type {
+                    function: function.name.clone(),
+                    op: operation.op.name(),
+                    path: function.value(operation.results[0]).path.clone(),
+                    source: TypeError(what),
+                });
             }
         }
+        _ => {}
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Arrays on the host: dtype, shape, rounding, comparison, safetensors and npy.
+//! Arrays on the host: dtype, shape, rounding, comparison, safetensors, npy and npz.
 //!
 //! A [`Tensor`] owns its elements in row-major order. Nothing here knows about programs or engines.
 
@@ -12,6 +12,7 @@ mod tensor;
 mod compare;
 mod file;
 mod npy;
+mod npz;
 mod safetensors;
 
 pub use compare::{Difference, Mismatch, Tolerance, difference};
@@ -19,5 +20,6 @@ pub use dtype::{DType, round_to};
 pub use element::{Data, Element};
 pub use file::{FileError, write_atomically};
 pub use npy::{NpyError, NpyHeader, npy_bytes, npy_header, read_npy};
+pub use npz::{NpzError, read_npz, write_npz};
 pub use safetensors::{SafetensorsFile, write_safetensors};
 pub use tensor::{Tensor, TensorError, element_count};

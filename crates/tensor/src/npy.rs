@@ -114,6 +114,13 @@ pub fn read_npy(bytes: &[u8]) -> Result<Tensor, NpyError> {
 /// # Errors
 /// [`NpyError::Dtype`] for `bf16`, which the format lacks.
 pub fn npy_bytes(tensor: &Tensor) -> Result<Vec<u8>, NpyError> {
+    let mut bytes = npy_prefix(tensor)?;
+    bytes.extend_from_slice(tensor.bytes());
+    Ok(bytes)
+}
+
+/// What stands before the elements.
+pub(crate) fn npy_prefix(tensor: &Tensor) -> Result<Vec<u8>, NpyError> {
     let descr = descr_of(tensor.dtype())?;
     let dims: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
     let shape = match dims.as_slice() {
@@ -127,7 +134,7 @@ pub fn npy_bytes(tensor: &Tensor) -> Result<Vec<u8>, NpyError> {
     header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
     header.push('\n');
 
-    let mut bytes = Vec::with_capacity(prefix + padded + 4 + tensor.bytes().len());
+    let mut bytes = Vec::with_capacity(prefix + padded + 4);
     bytes.extend_from_slice(MAGIC);
     if let Ok(length) = u16::try_from(padded) {
         bytes.extend_from_slice(&[1, 0]);
@@ -137,7 +144,6 @@ pub fn npy_bytes(tensor: &Tensor) -> Result<Vec<u8>, NpyError> {
         bytes.extend_from_slice(&(padded as u32).to_le_bytes());
     }
     bytes.extend_from_slice(header.as_bytes());
-    bytes.extend_from_slice(tensor.bytes());
     Ok(bytes)
 }
 

@@ -1,6 +1,7 @@
 //! The program from outside: exit status, stdout, stderr, files.
 
 mod bench;
+mod check;
 mod refused;
 mod support;
 mod train;

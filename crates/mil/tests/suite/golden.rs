@@ -4,10 +4,11 @@ use std::path::Path;
 
 use arcane_mil::{
     Binary, BuildError, Builder, Compare, Emitted, Function, Logical, Op, Opset, Program, Reduce, Role,
-    ScatterMode, TensorType, Unary, ValueId, print,
+    ScatterMode, Strictness, TensorType, Unary, ValueId, print, verify,
 };
 use arcane_tensor::{DType, Tensor};
 
+use super::reading::comes_back;
 use super::tensor;
 
 #[track_caller]
@@ -26,6 +27,9 @@ fn prints(case: &str, functions: Vec<Function>) -> Emitted {
         panic!("{case}.mil:{}: found\n{found}\nexpected\n{wanted}", n + 1);
     }
     assert_eq!(emitted.text.len(), expected.len(), "{case}.mil has another length");
+    if program.functions.iter().all(|f| verify(f, Strictness::Strict).is_ok()) {
+        comes_back(&emitted);
+    }
     emitted
 }
 

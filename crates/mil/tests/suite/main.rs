@@ -4,8 +4,11 @@ mod elementwise;
 mod evaluator;
 mod golden;
 mod properties;
+mod reading;
+mod refusals;
 mod structure;
 mod types;
+mod weight_files;
 
 use std::collections::BTreeMap;
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use arcane_mil::{
-    Binary, Builder, Function, Opset, Program, Role, TensorType, broadcast, evaluate, identifiers, print,
-    remove_dead_code,
+    Binary, Builder, Function, Opset, Program, Role, TensorType, ValueId, broadcast, evaluate, identifiers,
+    print, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 use proptest::prelude::*;
 
+use super::reading::comes_back;
 use super::{bound, function, iota};
 
 fn shape() -> impl Strategy<Value = Vec<usize>> {
@@ -68,6 +69,29 @@ proptest! {
         let kept: Vec<&str> = lean.outputs().iter().map(|o| o.name.as_str()).collect();
         let declared: Vec<&str> = f.outputs().iter().map(|o| o.name.as_str()).collect();
         prop_assert_eq!(kept, declared);
+    }
+
+    #[test]
+    fn printed_programs_are_read_as_they_were(
+        steps in steps(),
+        outputs in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        paths in prop::collection::vec("[ab_.2é@\"\\\\\n]{0,3}", 1..60),
+    ) {
+        let mut f = Builder::extend(&chain(&steps, &[]));
+        let values: Vec<ValueId> = f.function().operations().iter().flat_map(|o| o.results.clone()).collect();
+        for (&v, path) in values.iter().zip(&paths) {
+            f.set_path(v, path.clone());
+        }
+        for (i, o) in outputs.iter().enumerate() {
+            let v = *o.get(&values);
+            f.output(&format!("y{i}"), v);
+        }
+        let f = f.finish();
+        let inputs = BTreeMap::from([("x".to_string(), iota(&[2, 2]))]);
+        let values = evaluate(&f, &inputs).unwrap();
+        let emitted = print(&Program { functions: vec![f] }).unwrap();
+        let program = comes_back(&emitted);
+        prop_assert_eq!(evaluate(&program.functions[0], &inputs).unwrap(), values);
     }
 
     #[test]
