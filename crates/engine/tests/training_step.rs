@@ -114,3 +114,47 @@ fn composites_are_recognised() {
     let unfused = engine.load(&step(&config), "main", LoadOptions { fuse: false }).expect("it loads");
     assert!(loaded.kernels().len() * 2 < unfused.kernels().len());
 }
+
+/// Loss and gradients of a head so large that the kernel takes its rows in three chunks.
+fn large_head() -> (Program, BTreeMap<String, Tensor>) {
+    const ROWS: usize = 40;
+    const VOCABULARY: usize = 1 << 19;
+    let shapes = [("hidden", [ROWS, 2]), ("head", [VOCABULARY, 2]), ("weights", [ROWS, 1])];
+    let mut f = Builder::new("main", Opset::Ios18);
+    let [hidden, head, weights] =
+        shapes.map(|(name, shape)| f.parameter(name, TensorType::new(DType::F32, &shape), Role::Batch));
+    let targets = f.parameter("targets", TensorType::new(DType::I32, &[ROWS, 1]), Role::Batch);
+    let loss = f.cross_entropy(hidden, head, targets, weights).expect("well-typed");
+    let one = f.scalar(DType::F32, 1.0);
+    let gradients = arcane_grad::gradients(&mut f, &[(loss, one)], &[hidden, head]).expect("differentiable");
+    for (name, value) in ["loss", "d_hidden", "d_head"].into_iter().zip([loss, gradients[0], gradients[1]]) {
+        f.output(name, value);
+    }
+    let mut inputs: BTreeMap<String, Tensor> = shapes
+        .iter()
+        .map(|(name, shape)| {
+            let values =
+                (0..shape[0] * shape[1]).map(|i| ((i * 37 + 11) % 101) as f32 / 25.0 - 2.0).collect();
+            (name.to_string(), Tensor::new::<f32>(shape, values).expect("one value an element"))
+        })
+        .collect();
+    let targets = (0..ROWS).map(|i| (i * 7919 % VOCABULARY) as i32).collect();
+    inputs.insert("targets".into(), Tensor::new(&[ROWS, 1], targets).expect("one target a row"));
+    (Program { functions: vec![arcane_compile::simplify(&f.finish())] }, inputs)
+}
+
+#[test]
+fn a_head_in_chunks_gives_what_one_pass_gives() {
+    let (program, inputs) = large_head();
+    let engine = SoftwareEngine::new(2).expect("threads start");
+    let run =
+        |fuse| conformance::run(&engine, &program, "main", &inputs, LoadOptions { fuse }).expect("it runs");
+    let (chunked, whole) = (run(true), run(false));
+    for (name, tensor) in &chunked {
+        let off = distance(tensor, &whole[name]);
+        assert!(off < 1e-5, "{name}: off by {off:e}");
+    }
+    let needed =
+        |fuse| engine.required_bytes(&program, "main", LoadOptions { fuse }).expect("it can be laid out");
+    assert!(2 * needed(true) < needed(false));
+}
