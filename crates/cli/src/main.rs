@@ -7,6 +7,8 @@ mod bench;
 mod check;
 mod device;
 mod failure;
+mod program;
+mod run;
 mod system;
 mod train;
 
@@ -28,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says.
     Train(train::Arguments),
+    /// Run a MIL program.
+    Run(run::Arguments),
     /// Read a MIL program and check it.
     Check(check::Arguments),
     /// Measure, and print the figures as JSON.
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

@@ -17,5 +17,7 @@ mod checkpoint;
 pub use checkpoint::{LoadError, load, read_config, save};
 pub use config::{ConfigError, LlamaConfig};
 pub use init::{initialize, initialize_parameter};
-pub use llama::{Init, ParameterMap, ParameterSpec, declare_parameters, hidden_states, loss, parameters};
+pub use llama::{
+    Init, ParameterMap, ParameterSpec, StepShape, declare_parameters, hidden_states, loss, parameters, step,
+};
 pub use preset::{preset, preset_names};

@@ -24,6 +24,13 @@ pub mod metrics;
 pub mod run;
 pub mod run_folder;
 
+mod inference;
+
+pub mod evaluation;
+pub mod generation;
+pub mod sampling;
+
 mod error;
 
 pub use error::{RunError, SetupError, StepError};
+pub use inference::InferenceError;

@@ -41,7 +41,7 @@ impl Model {
     /// [`SetupError`] if there is none, or its configuration is not acceptable.
     pub fn open(config: &Config) -> Result<Self, SetupError> {
         let mut model = match config.model.source() {
-            Some(ModelSource::From(path)) => Self::from_folder(&weights_folder(path)?)?,
+            Some(ModelSource::From(path)) => Self::from_path(path)?,
             Some(ModelSource::Config(path)) => Self::random(read_model_config(path)?, config.train.seed),
             Some(ModelSource::Preset(name)) => Self::random(known_preset(name)?, config.train.seed),
             Some(ModelSource::Program(_)) => {
@@ -62,6 +62,14 @@ impl Model {
     /// A model with random weights, which are a function of the seed.
     pub fn random(config: LlamaConfig, seed: u64) -> Self {
         Self { config, tokenizer: None, weights: Weights::Random { seed } }
+    }
+
+    /// The model of a run (its latest checkpoint), a checkpoint or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// [`SetupError`] if there is none, or its configuration is not acceptable.
+    pub fn from_path(path: &Path) -> Result<Self, SetupError> {
+        Self::from_folder(&weights_folder(path)?)
     }
 
     /// The model of a Hugging Face folder.

@@ -3,5 +3,6 @@
 mod bench;
 mod check;
 mod refused;
+mod run;
 mod support;
 mod train;
