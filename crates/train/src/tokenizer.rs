@@ -117,7 +117,12 @@ impl Tokenizer {
         for (vocab, merges) in [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")] {
             let (vocab, merges) = (folder.join(vocab), folder.join(merges));
             if vocab.exists() && merges.exists() {
-                let json = gpt2::to_json(&utf8(read(&vocab)?, &vocab)?, &vocab, &utf8(read(&merges)?, &merges)?, &merges)?;
+                let json = gpt2::to_json(
+                    &utf8(read(&vocab)?, &vocab)?,
+                    &vocab,
+                    &utf8(read(&merges)?, &merges)?,
+                    &merges,
+                )?;
                 return Self::from_json(json, &vocab);
             }
         }
@@ -135,7 +140,8 @@ impl Tokenizer {
         // What is put around a text tells the model's own start and end.
         let around = |special| inner.encode_fast("a", special).map(|encoding| encoding.get_ids().to_vec());
         let (bare, full) = (around(false), around(true));
-        let (bare, full) = (bare.map_err(|e| format(e.to_string()))?, full.map_err(|e| format(e.to_string()))?);
+        let (bare, full) =
+            (bare.map_err(|e| format(e.to_string()))?, full.map_err(|e| format(e.to_string()))?);
         let at = full.windows(bare.len().max(1)).position(|ids| ids == bare).unwrap_or(0);
         let begin = full[..at].to_vec();
         let end = full.get(at + bare.len()..).unwrap_or_default();

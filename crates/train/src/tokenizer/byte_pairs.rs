@@ -98,8 +98,10 @@ impl Learner {
     fn new(tokens: Vec<String>, counts: BTreeMap<String, u64>) -> Self {
         let ids: HashMap<String, u32> = (0..).zip(&tokens).map(|(id, token)| (token.clone(), id)).collect();
         let letter = |c: char| ids[c.encode_utf8(&mut [0; 4]) as &str];
-        let words: Vec<Word> =
-            counts.into_iter().map(|(word, count)| Word { tokens: word.chars().map(letter).collect(), count }).collect();
+        let words: Vec<Word> = counts
+            .into_iter()
+            .map(|(word, count)| Word { tokens: word.chars().map(letter).collect(), count })
+            .collect();
         let mut pairs: HashMap<Pair, Occurrences> = HashMap::new();
         for (index, word) in (0..).zip(&words) {
             for pair in word.tokens.windows(2) {

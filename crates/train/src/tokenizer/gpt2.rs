@@ -20,7 +20,8 @@ pub(super) fn to_json(
         path: vocab_path.into(),
         what: format!("not a vocabulary ({e}), a JSON object of tokens and ids was expected"),
     })?;
-    let lines = merges.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
+    let lines =
+        merges.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
     let merges = lines.map(|(index, line)| match line.split_once(' ') {
         Some(pair) => Ok(pair),
         None => Err(TokenizerError::Format {
@@ -34,7 +35,11 @@ pub(super) fn to_json(
 }
 
 /// The text of a byte-level tokenizer with GPT-2's pattern for words; `special` is the id of [`END_OF_TEXT`].
-pub(super) fn byte_level(vocab: &Map<String, Value>, merges: &[(&str, &str)], special: Option<Value>) -> String {
+pub(super) fn byte_level(
+    vocab: &Map<String, Value>,
+    merges: &[(&str, &str)],
+    special: Option<Value>,
+) -> String {
     let added: Vec<Value> = special
         .into_iter()
         .map(|id| {
@@ -44,7 +49,8 @@ pub(super) fn byte_level(vocab: &Map<String, Value>, merges: &[(&str, &str)], sp
             })
         })
         .collect();
-    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let bytes =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
     json!({
         "version": "1.0",
         "truncation": null,

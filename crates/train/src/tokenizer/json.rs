@@ -77,7 +77,9 @@ fn check_parts(part: Option<&Value>) -> Result<(), String> {
             match part.get("type").and_then(Value::as_str) {
                 Some("TemplateProcessing") => check_template(part)?,
                 Some("Strip") if part.get("stop").and_then(Value::as_u64) != Some(0) => {
-                    return Err("a decoder of type Strip cuts the end of tokens, `stop` = 0 was expected".into());
+                    return Err(
+                        "a decoder of type Strip cuts the end of tokens, `stop` = 0 was expected".into()
+                    );
                 }
                 _ => {}
             }
@@ -95,7 +97,9 @@ fn check_template(template: &Map<String, Value>) -> Result<(), String> {
         if let Some(id) = piece.pointer("/SpecialToken/id").and_then(Value::as_str) {
             let ids = template.get("special_tokens").and_then(|known| known.get(id)?.get("ids")?.as_array());
             if ids.is_none_or(Vec::is_empty) {
-                return Err(format!("the post-processor puts in {id:?}, which `special_tokens` does not have"));
+                return Err(format!(
+                    "the post-processor puts in {id:?}, which `special_tokens` does not have"
+                ));
             }
         }
         if piece.pointer("/Sequence/id").is_some_and(|id| id != "A") {

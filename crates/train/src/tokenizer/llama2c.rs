@@ -116,7 +116,10 @@ fn tokens(bytes: &[u8]) -> Result<Vec<(String, f32)>, String> {
         let [s0, s1, s2, s3, l0, l1, l2, l3] = *head;
         let score = f32::from_le_bytes([s0, s1, s2, s3]);
         let length = i32::from_le_bytes([l0, l1, l2, l3]);
-        let token = usize::try_from(length).ok().filter(|&n| n <= longest.max(6)).and_then(|n| after.split_at_checked(n));
+        let token = usize::try_from(length)
+            .ok()
+            .filter(|&n| n <= longest.max(6))
+            .and_then(|n| after.split_at_checked(n));
         let Some((token, after)) = token else {
             return Err(format!(
                 "token {id} has a length of {length} bytes, at most {longest} and the rest of the file ({}) were expected",

@@ -43,7 +43,8 @@ impl<'a> TokenStream<'a> {
         }
         self.ids.push(id);
         let text = self.pending()?;
-        let waits = text.ends_with(char::REPLACEMENT_CHARACTER) && self.ids.len() - self.given < LONGEST_CHARACTER;
+        let waits =
+            text.ends_with(char::REPLACEMENT_CHARACTER) && self.ids.len() - self.given < LONGEST_CHARACTER;
         if text.is_empty() || waits {
             return Ok(None);
         }
