@@ -7,6 +7,7 @@ pub mod config;
 
 pub mod batches;
 pub mod order;
+pub mod tokenizer;
 pub mod tokens;
 
 pub mod model;
