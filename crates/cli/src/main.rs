@@ -7,6 +7,9 @@ mod bench;
 mod check;
 mod device;
 mod failure;
+mod generate;
+mod interrupt;
+mod model;
 mod program;
 mod run;
 mod system;
@@ -30,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says.
     Train(train::Arguments),
+    /// Continue a text.
+    Generate(generate::Arguments),
     /// Run a MIL program.
     Run(run::Arguments),
     /// Read a MIL program and check it.
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
