@@ -5,3 +5,4 @@ mod evaluation;
 mod hostile;
 mod overflow;
 mod support;
+mod text;
