@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod device;
 mod failure;
+mod progress;
 mod system;
 mod train;
 
