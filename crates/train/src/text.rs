@@ -13,6 +13,9 @@ use crate::order::permutation;
 use crate::tokenizer::{TOKENIZER_FILE, Tokenizer, TokenizerError};
 use crate::tokens::{Tokens, TokensError};
 
+/// A document above this is encoded in pieces: the library takes some 180 bytes of memory for each byte of a text.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// What became of the data of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DataReport {
@@ -97,8 +100,8 @@ pub(crate) fn fit_tokenizer(
             (Tokenizer::from_json(json, &path)?, false)
         }
         (None, Some(train), Some(vocab)) if is_new => {
-            let tokenizer =
-                Tokenizer::train_bpe(train.iter(), vocab).map_err(|e| key("data.vocab", e.to_string()))?;
+            let tokenizer = Tokenizer::train_bpe(train.iter().flat_map(|text| pieces(text)), vocab)
+                .map_err(|e| key("data.vocab", e.to_string()))?;
             model.tokenizer = Some(tokenizer.to_json().into_bytes());
             (tokenizer, true)
         }
@@ -162,6 +165,23 @@ pub(crate) fn shuffle(documents: Vec<String>, config: &Config) -> Vec<String> {
     order.into_iter().filter_map(|i| documents[i as usize].take()).collect()
 }
 
+/// Cuts a long text before line breaks that no white space follows. A line break is a word of its own there for GPT-2's pattern,
+/// so the pieces have the tokens of the whole; other patterns see at most a token more for each piece.
+fn pieces(text: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while rest.len() > PIECE_BYTES {
+        let from = rest.ceil_char_boundary(PIECE_BYTES);
+        let begins_word = |at: &usize| rest[at + 1..].starts_with(|c: char| !c.is_whitespace());
+        let Some(cut) = rest[from..].match_indices('\n').map(|(n, _)| from + n).find(begins_word) else {
+            break;
+        };
+        pieces.push(&rest[..cut]);
+        rest = &rest[cut..];
+    }
+    pieces.push(rest);
+    pieces
+}
+
 /// Documents as tokens.
 pub(crate) struct Encoded<'a> {
     tokenizer: &'a Tokenizer,
@@ -176,7 +196,14 @@ impl<'a> Encoded<'a> {
     /// [`TokenizerError`].
     pub(crate) fn new(texts: &'a [String], tokenizer: &'a Tokenizer) -> Result<Self, TokenizerError> {
         let encode = |text: &String| {
-            let mut ids = tokenizer.encode(text, true)?;
+            let mut ids = match pieces(text).as_slice() {
+                [whole] => tokenizer.encode(whole, true)?,
+                pieces => {
+                    let encode = |piece: &&str| tokenizer.encode(piece, false);
+                    let ids: Vec<Vec<u32>> = pieces.par_iter().map(encode).collect::<Result<_, _>>()?;
+                    [tokenizer.begin(), &ids.concat()].concat()
+                }
+            };
             ids.extend(tokenizer.eos().filter(|eos| ids.last() != Some(eos)));
             Ok(ids)
         };
@@ -210,5 +237,39 @@ impl<'a> Encoded<'a> {
         let first = self.ids.iter().flatten().next();
         let unpredicted = first.map_or(Ok(0), |&id| self.tokenizer.decode(&[id]).map(|text| text.len()))?;
         Ok(bytes.saturating_sub(unpredicted) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_document_has_the_tokens_of_the_whole() {
+        let line = "It was a long text, with gaps.\n\n  And  some\n\n\nmore lines.\n";
+        let text = line.repeat(PIECE_BYTES * 5 / 2 / line.len());
+        assert_eq!((pieces(&text).len(), pieces(&text).concat()), (3, text.clone()));
+        let tokenizer = Tokenizer::train_bpe([line, line].into_iter(), 290).unwrap();
+        let texts = [text];
+        let encoded = Encoded::new(&texts, &tokenizer).unwrap();
+        let mut whole = tokenizer.encode(&texts[0], true).unwrap();
+        whole.extend(tokenizer.eos());
+        assert!(encoded.ids[0] == whole);
+        // A text without lines stays whole.
+        assert_eq!(pieces(&"é".repeat(PIECE_BYTES)).len(), 1);
+    }
+
+    #[test]
+    fn the_last_documents_are_cut_off_at_least_one_and_never_all() {
+        let split = |lengths: &[usize], fraction| {
+            let mut documents: Vec<String> = lengths.iter().map(|&n| "a".repeat(n)).collect();
+            let cut = split_off(&mut documents, fraction);
+            (documents.len(), cut.len())
+        };
+        assert_eq!(split(&[10, 10, 10, 10], 0.5), (2, 2));
+        assert_eq!(split(&[10, 10, 10, 10], 0.49), (3, 1));
+        assert_eq!(split(&[1, 99], 0.01), (1, 1));
+        assert_eq!(split(&[1, 1, 1], 0.99), (1, 2));
+        assert_eq!(split(&[10], 0.3), (1, 1));
     }
 }

@@ -151,7 +151,8 @@ fn a_preset_has_as_many_ids_as_data_vocab_says() {
 #[test]
 fn the_parts_of_a_single_document_are_cut_at_a_line() {
     let bench = bench();
-    let lines: String = (0..200).map(|i| format!("line {i} of one text\n")).collect();
+    let mut lines = String::new();
+    (0..200).for_each(|i| writeln!(lines, "line {i} of one text").unwrap());
     fs::write(bench.path("one.md"), &lines).unwrap();
     let one = format!("data.train={}", bench.path("one.md").display());
     let run = open(&bench, "a", Start::New, &[&one]).unwrap();
@@ -165,8 +166,8 @@ fn the_parts_of_a_single_document_are_cut_at_a_line() {
 #[test]
 fn what_was_left_out_is_counted() {
     let bench = bench();
-    let mut text: String =
-        sentences(40).lines().step_by(2).map(|line| format!("{{\"text\":\"{line}\"}}\n")).collect();
+    let mut text = String::new();
+    sentences(40).lines().step_by(2).for_each(|line| writeln!(text, "{{\"text\":\"{line}\"}}").unwrap());
     text.push_str("{\"text\":\"\"}\n{\"title\":\"x\"}\n");
     let mut bytes = text.into_bytes();
     bytes.extend(b"{\"text\":\"not \xFF UTF-8\"}\n");
