@@ -11,6 +11,7 @@ mod generate;
 mod interrupt;
 mod model;
 mod program;
+mod progress;
 mod run;
 mod system;
 mod train;

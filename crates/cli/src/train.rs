@@ -5,27 +5,32 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use arcane_train::config::Config;
-use arcane_train::metrics::Metrics;
-use arcane_train::run::{Event, Run, Start, Summary};
+use arcane_train::run::{Run, Start, Summary};
 use arcane_train::run_folder::RunFolderError;
+use arcane_train::tokenizer::TOKENIZER_FILE;
 use serde_json::json;
 
 use crate::device::{Device, DeviceArguments};
 use crate::failure::Failure;
+use crate::progress::Progress;
 
-/// At most one line of progress in this time, but for the first, the last and those with a validation loss.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// What is trained without a configuration, and what it is called in messages.
+const DEMO: (&str, &str) = ("demo.toml", include_str!("demo.toml"));
+/// Where the demo runs; the next time in `runs/demo-2`.
+const DEMO_FOLDER: &str = "runs/demo";
+/// Folders that are tried.
+const DEMO_FOLDERS: u64 = 1000;
 /// Far more than any configuration has.
 const CONFIG_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration.
+    /// The configuration; without one a small model is trained on novels by Jane Austen, in about two minutes.
     config: Option<PathBuf>,
-    /// The run's folder [default: run.dir of the configuration, else runs/NAME after the configuration's file].
+    /// The run's folder [default: run.dir of the configuration, else runs/NAME after the configuration's file;
+    /// without a configuration the first of runs/demo, runs/demo-2, ... that does not exist].
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Go on from the latest checkpoint in the run's folder.
@@ -48,30 +53,54 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Some(file) = &arguments.config else {
-        return Err(Failure::input("no CONFIG was given, expected arcane train CONFIG.toml"));
-    };
-    let mut config = read_config(file, arguments)?;
-    let folder = run_folder(arguments, &config, file)?;
+    let (name, text) = read_text(arguments.config.as_deref())?;
+    let mut config = parse(&name, &text, arguments)?;
+    let shown = run_folder(arguments, &config);
+    let folder =
+        std::path::absolute(&shown).map_err(|e| Failure::input(format!("--run {}: {e}", shown.display())))?;
     config.run.dir = Some(folder.clone());
     let start = if arguments.resume { Start::Resume } else { Start::New };
     if start == Start::New && folder.symlink_metadata().is_ok() {
         return Err(Failure::Input(RunFolderError::Exists(folder).into()));
     }
     let chosen = arguments.device.choose(Device::Auto)?;
-    let name = file.display().to_string();
     let mut run = Run::open(&config, &folder, start, &chosen.environment)
-        .map_err(|error| Failure::setup(error, &name))?;
+        .map_err(|error| Failure::setup(error, &name.display().to_string()))?;
+    let trainer = run.trainer();
+    let _ = writeln!(
+        std::io::stderr(),
+        "model: {} parameters; data: {}",
+        trainer.model_config().parameter_count(),
+        trainer.data().report()
+    );
     let interrupted = on_interrupt()?;
-    let first = run.trainer().updates() + 1;
-    let mut progress = Progress { steps: config.train.steps, first, last_line: None };
+    let mut progress = Progress::new(config.train.steps, trainer.updates(), trainer.tokens());
     let stop = || interrupted.load(Ordering::Relaxed);
     let summary = run.train(&stop, &mut |event| progress.show(event))?;
     print_summary(arguments, &folder, &run, &summary).map_err(|e| Failure::Failed(e.into()))?;
-    if summary.stopped { Err(Failure::Interrupted) } else { Ok(()) }
+    if summary.stopped {
+        return Err(Failure::Interrupted);
+    }
+    after_training(&config, &shown, &summary);
+    Ok(())
 }
 
-fn read_config(file: &Path, arguments: &Arguments) -> Result<Config, Failure> {
+/// What follows a run that has come to its end, on stderr.
+fn after_training(config: &Config, folder: &Path, summary: &Summary) {
+    if !summary.checkpoint.join(TOKENIZER_FILE).exists() {
+        return;
+    }
+    let (folder, data) = (folder.display(), config.data.valid.as_ref().unwrap_or(&config.data.train));
+    let _ = writeln!(
+        std::io::stderr(),
+        "try next: arcane generate {folder} --prompt \"It was\"\n          arcane eval {folder} --data {} --limit 10",
+        data.display()
+    );
+}
+
+/// The text of the configuration and what it is called: that of the demo without a file.
+fn read_text(file: Option<&Path>) -> Result<(PathBuf, String), Failure> {
+    let Some(file) = file else { return Ok((DEMO.0.into(), DEMO.1.into())) };
     let wrong = |what: String| Failure::input(format!("{}: {what}", file.display()));
     let read = || {
         let mut text = String::new();
@@ -82,18 +111,33 @@ fn read_config(file: &Path, arguments: &Arguments) -> Result<Config, Failure> {
     if text.len() as u64 > CONFIG_BYTES {
         return Err(wrong(format!("more than {CONFIG_BYTES} bytes, a configuration was expected")));
     }
+    Ok((file.into(), text))
+}
+
+fn parse(name: &Path, text: &str, arguments: &Arguments) -> Result<Config, Failure> {
     let mut overrides = arguments.set.clone();
     overrides.extend(arguments.steps.map(|n| format!("train.steps={n}")));
     overrides.extend(arguments.seed.map(|n| format!("train.seed={n}")));
-    Config::parse(&text, file, &overrides).map_err(|e| Failure::Input(e.into()))
+    Config::parse(text, name, &overrides).map_err(|e| Failure::Input(e.into()))
 }
 
-fn run_folder(arguments: &Arguments, config: &Config, file: &Path) -> Result<PathBuf, Failure> {
-    let folder = match (&arguments.run, &config.run.dir) {
-        (Some(folder), _) | (None, Some(folder)) => folder.clone(),
-        (None, None) => Path::new("runs").join(file.file_stem().unwrap_or_default()),
+/// The run's folder as the user would write it.
+fn run_folder(arguments: &Arguments, config: &Config) -> PathBuf {
+    match (&arguments.run, &config.run.dir, &arguments.config) {
+        (Some(folder), _, _) | (None, Some(folder), _) => folder.clone(),
+        (None, None, Some(file)) => Path::new("runs").join(file.file_stem().unwrap_or_default()),
+        (None, None, None) => demo_folder(arguments.resume),
+    }
+}
+
+/// The first folder for a demo that does not exist; to resume, the last one that does.
+fn demo_folder(resume: bool) -> PathBuf {
+    let number = |n: u64| match n {
+        1 => PathBuf::from(DEMO_FOLDER),
+        n => PathBuf::from(format!("{DEMO_FOLDER}-{n}")),
     };
-    std::path::absolute(&folder).map_err(|e| Failure::input(format!("--run {}: {e}", folder.display())))
+    let free = (1..DEMO_FOLDERS).find(|&n| number(n).symlink_metadata().is_err()).unwrap_or(DEMO_FOLDERS);
+    number(if resume { (free - 1).max(1) } else { free })
 }
 
 /// A flag that Ctrl-C sets. The second Ctrl-C ends the program at once: files are written as a whole or not at all.
@@ -112,42 +156,6 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(flag)
 }
 
-/// Lines on stderr.
-struct Progress {
-    steps: u64,
-    first: u64,
-    last_line: Option<Instant>,
-}
-
-impl Progress {
-    fn show(&mut self, event: Event<'_>) {
-        let line = match event {
-            Event::Update(metrics) => {
-                let at_an_end = metrics.step == self.first || metrics.step == self.steps;
-                let is_due = self.last_line.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
-                if !(at_an_end || is_due || metrics.valid_loss.is_some() || metrics.skipped) {
-                    return;
-                }
-                self.last_line = Some(Instant::now());
-                self.line(metrics)
-            }
-            Event::Checkpoint(path) => format!("checkpoint {}", path.display()),
-        };
-        let _ = writeln!(std::io::stderr(), "{line}");
-    }
-
-    fn line(&self, metrics: &Metrics) -> String {
-        let Metrics { step, loss, lr, ms, .. } = metrics;
-        let norm = if metrics.skipped {
-            format!("skipped: overflow at loss scale {}", metrics.loss_scale)
-        } else {
-            format!("grad norm {:.4}", metrics.grad_norm)
-        };
-        let valid = metrics.valid_loss.map_or(String::new(), |loss| format!("  valid loss {loss:.4}"));
-        format!("step {step}/{}  loss {loss:.4}{valid}  lr {lr:.3e}  {norm}  {ms:.1} ms", self.steps)
-    }
-}
-
 fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summary) -> std::io::Result<()> {
     let trainer = run.trainer();
     let (updates, loss) = (trainer.updates(), summary.last.map(|m| m.loss));
@@ -159,6 +167,7 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
             "steps": updates,
             "loss": loss,
             "valid_loss": summary.valid_loss,
+            "valid_bits_per_byte": summary.valid_bits_per_byte,
             "tokens": trainer.tokens(),
             "skipped": trainer.skipped(),
             "stopped": summary.stopped,
@@ -166,5 +175,10 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
         return writeln!(out, "{value}");
     }
     let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
-    writeln!(out, "{updates} updates{loss}, checkpoint {}", summary.checkpoint.display())
+    let valid = match (summary.valid_bits_per_byte, summary.valid_loss) {
+        (Some(bits), _) => format!(", valid {bits:.3} bits/byte"),
+        (None, Some(loss)) => format!(", valid loss {loss:.4}"),
+        (None, None) => String::new(),
+    };
+    writeln!(out, "{updates} updates{loss}{valid}, checkpoint {}", summary.checkpoint.display())
 }

@@ -15,9 +15,11 @@ struct Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 5] = [
+const ROWS: [Row; 6] = [
     // llama2.c, Karpathy 2023.
     Row { name: "stories260k",   hidden: 64,  intermediate: 172,  layers: 5,  heads: 8,  kv_heads: 4,  vocab: 512,    context: 512,  rope_theta: 10_000.0 },
+    // What `arcane train` trains where it is given no configuration: the most that two cores can do in two minutes.
+    Row { name: "demo",          hidden: 160, intermediate: 448,  layers: 4,  heads: 5,  kv_heads: 5,  vocab: 1024,   context: 256,  rope_theta: 10_000.0 },
     Row { name: "stories15m",    hidden: 288, intermediate: 768,  layers: 6,  heads: 6,  kv_heads: 6,  vocab: 32_000, context: 256,  rope_theta: 10_000.0 },
     Row { name: "stories42m",    hidden: 512, intermediate: 1376, layers: 8,  heads: 8,  kv_heads: 8,  vocab: 32_000, context: 1024, rope_theta: 10_000.0 },
     Row { name: "stories110m",   hidden: 768, intermediate: 2048, layers: 12, heads: 12, kv_heads: 12, vocab: 32_000, context: 1024, rope_theta: 10_000.0 },

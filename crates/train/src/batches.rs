@@ -1,15 +1,16 @@
 //! The data of a run, batch by batch, written straight into an engine's buffers.
 
 use arcane_engine::{Buffer, EngineError};
-use arcane_models::LlamaConfig;
+use std::path::Path;
 
 use crate::config::{Config, DataConfig};
+use crate::documents::{is_text, read_text};
 use crate::error::SetupError;
+use crate::model::Model;
 use crate::order::Order;
+use crate::text::{DataReport, Encoded, PartReport, fit_tokenizer, shuffle, split_off};
+use crate::tokenizer::Tokenizer;
 use crate::tokens::Tokens;
-
-/// Files with these endings hold text, not ids.
-const TEXT_ENDINGS: [&str; 6] = ["txt", "json", "jsonl", "csv", "parquet", "gz"];
 
 /// Training and validation tokens, and the order of the former.
 #[derive(Debug, Clone)]
@@ -17,7 +18,10 @@ pub struct Data {
     train: Tokens,
     order: Order,
     valid: Option<Tokens>,
+    /// Bytes of the text that the validation sequences predict, where they are text.
+    valid_bytes: Option<u64>,
     seq: usize,
+    report: DataReport,
 }
 
 /// The buffers of a batch: `tokens` and `targets` `[B, S]` int32, `weights` `[B, S]` fp32.
@@ -32,36 +36,61 @@ pub struct BatchBuffers {
 }
 
 impl Data {
-    /// Opens the data of a configuration and checks every id against the vocabulary.
+    /// Opens the data of a configuration: token ids, which are checked against the model's vocabulary, or text. Text gives the
+    /// model its tokenizer and a preset its number of ids, see `data.vocab`.
     ///
     /// # Errors
-    /// [`SetupError`] if a file cannot be used, has an id beyond the vocabulary, or not one whole sequence.
-    pub fn open(config: &Config, model: &LlamaConfig) -> Result<Self, SetupError> {
+    /// [`SetupError`] if a file cannot be used, has an id beyond the vocabulary, or not one whole sequence; if text has no
+    /// tokenizer, or one with more ids than the model.
+    pub fn open(config: &Config, model: &mut Model) -> Result<Self, SetupError> {
         let data = &config.data;
-        let vocab = data.vocab.unwrap_or(model.vocab_size);
-        if vocab > model.vocab_size {
-            let what = format!("{vocab} ids, but the model has {}", model.vocab_size);
+        let mut report = DataReport::default();
+        let mut texts = |path: &Path| -> Result<Option<Vec<String>>, SetupError> {
+            if !is_text(path)? {
+                return Ok(None);
+            }
+            let (texts, dropped) = read_text(path)?;
+            report.dropped.add(dropped);
+            Ok(Some(texts))
+        };
+        let mut train_texts = texts(&data.train)?;
+        let valid_path = data.valid.as_ref().filter(|_| config.run.eval_every > 0);
+        let mut valid_texts = valid_path.map(|path| texts(path)).transpose()?.flatten();
+        if let (Some(texts), Some(fraction)) = (&mut train_texts, data.valid_fraction) {
+            valid_texts = Some(split_off(texts, fraction)).filter(|_| config.run.eval_every > 0);
+        }
+        let tokenizer = if train_texts.is_some() || valid_texts.is_some() {
+            let (tokenizer, learnt) = fit_tokenizer(config, model, train_texts.as_deref())?;
+            report.learnt = learnt.then(|| tokenizer.vocab_size());
+            Some(tokenizer)
+        } else {
+            None
+        };
+        let vocab = data.vocab.unwrap_or(model.config.vocab_size);
+        if vocab > model.config.vocab_size {
+            let what = format!("{vocab} ids, but the model has {}", model.config.vocab_size);
             return Err(SetupError::Key { key: "data.vocab", what });
         }
-        let open = |key, path: &std::path::Path| {
-            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-            if TEXT_ENDINGS.contains(&ending) {
-                let what = format!(
-                    "{}: expected token ids in a `.bin` or `.npy` file; text is not supported",
-                    path.display()
-                );
-                return Err(SetupError::Key { key, what });
+        let train_texts = train_texts.map(|texts| shuffle(texts, config));
+        let mut train = Part::open(config, &data.train, train_texts.as_deref(), tokenizer.as_ref(), vocab)?;
+        let valid = match (&valid_texts, valid_path, data.valid_fraction) {
+            (Some(texts), path, _) => {
+                let path = path.unwrap_or(&data.train);
+                Some(Part::open(config, path, Some(texts), tokenizer.as_ref(), vocab)?)
             }
-            Ok(Tokens::open(path, data.id_dtype, vocab)?)
+            (None, Some(path), _) => Some(Part::open(config, path, None, None, vocab)?),
+            (None, None, Some(fraction)) => {
+                let tokens = train.tokens.split_off(fraction);
+                Some(Part { tokens, documents: None, predicted_bytes: None })
+            }
+            (None, None, None) => None,
         };
-        let mut train = open("data.train", &data.train)?;
-        let mut valid = data.valid_fraction.map(|fraction| train.split_off(fraction));
-        if config.run.eval_every == 0 {
-            valid = None;
-        } else if let Some(path) = &data.valid {
-            valid = Some(open("data.valid", path)?);
-        }
-        Self::new(config, train, valid)
+        let valid = valid.filter(|_| config.run.eval_every > 0);
+        report.train = train.report(data.seq);
+        report.valid = valid.as_ref().map(|valid| valid.report(data.seq));
+        let valid_bytes = valid.as_ref().and_then(|valid| valid.predicted_bytes);
+        let opened = Self::new(config, train.tokens, valid.map(|valid| valid.tokens))?;
+        Ok(Self { valid_bytes, report, ..opened })
     }
 
     /// Data from tokens whose ids are known to the model.
@@ -74,7 +103,20 @@ impl Data {
         if let Some(valid) = &valid {
             valid.whole_sequences(seq)?;
         }
-        Ok(Self { order: Order::new(config, sequences), train, valid, seq })
+        let order = Order::new(config, sequences);
+        Ok(Self { order, train, valid, valid_bytes: None, seq, report: DataReport::default() })
+    }
+
+    /// What became of the files.
+    pub fn report(&self) -> &DataReport {
+        &self.report
+    }
+
+    /// The bits that a byte of the validation text takes under a mean loss in nats; `None` where it is not text.
+    pub fn valid_bits_per_byte(&self, loss: f64) -> Option<f64> {
+        let bytes = self.valid_bytes.filter(|&bytes| bytes > 0)? as f64;
+        let predictions = (self.valid_sequences() * self.seq as u64) as f64;
+        Some(loss * predictions / (bytes * std::f64::consts::LN_2))
     }
 
     /// How many sequences there are for validation.
@@ -113,6 +155,42 @@ impl Data {
                 weights.fill(if row > last { 0.0 } else { 1.0 });
             }
         })
+    }
+}
+
+/// What is trained on, or what is kept for validation.
+struct Part {
+    tokens: Tokens,
+    documents: Option<usize>,
+    /// Bytes of the text that the tokens of whole sequences predict.
+    predicted_bytes: Option<u64>,
+}
+
+impl Part {
+    /// Of texts, or else of a file of ids.
+    fn open(
+        config: &Config,
+        path: &Path,
+        texts: Option<&[String]>,
+        tokenizer: Option<&Tokenizer>,
+        vocab: usize,
+    ) -> Result<Self, SetupError> {
+        let DataConfig { seq, id_dtype, .. } = config.data;
+        let (Some(texts), Some(tokenizer)) = (texts, tokenizer) else {
+            let tokens = Tokens::open(path, id_dtype, vocab)?;
+            return Ok(Self { tokens, documents: None, predicted_bytes: None });
+        };
+        let encoded = Encoded::new(texts, tokenizer)?;
+        let tokens = encoded.tokens(path, vocab)?;
+        let predicted = tokens.sequences(seq) as usize * seq;
+        let predicted_bytes = Some(encoded.predicted_bytes(predicted)?);
+        Ok(Self { tokens, documents: Some(texts.len()), predicted_bytes })
+    }
+
+    fn report(&self, seq: usize) -> PartReport {
+        let tokens = self.tokens.len();
+        let used = self.tokens.sequences(seq) as usize * seq + 1;
+        PartReport { documents: self.documents, tokens, unused: tokens.saturating_sub(used) }
     }
 }
 

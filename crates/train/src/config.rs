@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::documents::BUILTIN_PREFIX;
+
 use document::Document;
 pub use document::Place;
 
@@ -131,7 +133,7 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct DataConfig {
-    /// The training data.
+    /// The training data; see [`crate::documents`].
     pub train: PathBuf,
     /// The validation data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,10 +141,11 @@ pub struct DataConfig {
     /// The part at the end of the training data that is kept for validation instead, between 0 and 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_fraction: Option<f64>,
-    /// The tokenizer of text data.
+    /// The tokenizer of text data; the model's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// How many token ids there are; the model's number by default.
+    /// How many token ids there are; the model's number by default. For text, how many a tokenizer made from it gets, and
+    /// how many a preset has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab: Option<usize>,
     /// Predictions in a sequence.
@@ -441,6 +444,9 @@ impl Config {
             let Some(value) = value else { continue };
             if value.as_os_str().is_empty() {
                 return Err(document.reject(key, "expected a path, found an empty string".into()));
+            }
+            if key.starts_with("data.") && value.to_string_lossy().starts_with(BUILTIN_PREFIX) {
+                continue;
             }
             *value = if document.is_override(key) { absolute(value)? } else { folder.join(&*value) };
         }

@@ -10,9 +10,11 @@ use arcane_tensor::FileError;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::documents::DocumentsError;
 use crate::metrics::{Metrics, MetricsError};
 use crate::program::ProgramError;
 use crate::run_folder::RunFolderError;
+use crate::tokenizer::TokenizerError;
 use crate::tokens::TokensError;
 
 /// Why a run cannot start. Nothing has been written then.
@@ -80,6 +82,12 @@ pub enum SetupError {
     /// The data cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokensError),
+    /// The text cannot be used.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The run's folder cannot be used.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
@@ -118,6 +126,8 @@ impl SetupError {
             | Self::Read { .. }
             | Self::NoCheckpoint(_)
             | Self::Tokens(_)
+            | Self::Documents(_)
+            | Self::Tokenizer(_)
             | Self::Folder(_)
             | Self::Metrics(_)
             | Self::Checkpoint(_)

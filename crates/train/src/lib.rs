@@ -6,9 +6,12 @@
 pub mod config;
 
 pub mod batches;
+pub mod documents;
 pub mod order;
 pub mod tokenizer;
 pub mod tokens;
+
+pub mod text;
 
 pub mod model;
 pub mod program;

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub skipped: bool,
     /// The mean loss over the validation data after the update, where it was computed.
     pub valid_loss: Option<f64>,
+    /// The same in bits a byte of text, where the validation data are text.
+    pub valid_bits_per_byte: Option<f64>,
     /// On the simulated engine: predicted time, in milliseconds.
     pub predicted_ms: Option<f64>,
     /// On the simulated engine: predicted energy, in millijoules.
@@ -82,6 +84,7 @@ impl Metrics {
         put("ms", Some(self.ms));
         put("loss_scale", Some(self.loss_scale));
         put("valid_loss", self.valid_loss);
+        put("valid_bits_per_byte", self.valid_bits_per_byte);
         put("predicted_ms", self.predicted_ms);
         put("predicted_mj", self.predicted_mj);
         line.shift_insert(0, "step".into(), json!(self.step));

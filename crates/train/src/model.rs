@@ -10,9 +10,8 @@ use arcane_tensor::Tensor;
 use crate::config::{Config, ModelSource};
 use crate::error::SetupError;
 use crate::run_folder::latest_checkpoint;
+use crate::tokenizer::{TOKENIZER_FILE, Tokenizer};
 
-/// A Hugging Face folder's tokenizer.
-const TOKENIZER_FILE: &str = "tokenizer.json";
 /// A `config.json` takes a few hundred bytes, a tokenizer a few million.
 const CONFIG_BYTES: u64 = 1 << 20;
 const TOKENIZER_BYTES: u64 = 1 << 30;
@@ -54,7 +53,7 @@ impl Model {
             }
         };
         if let Some(path) = &config.data.tokenizer {
-            model.tokenizer = Some(read_limited(path, TOKENIZER_BYTES, "tokenizer")?);
+            model.tokenizer = Some(Tokenizer::open(path)?.to_json().into_bytes());
         }
         Ok(model)
     }
@@ -85,6 +84,11 @@ impl Model {
             None
         };
         Ok(Self { config, tokenizer, weights: Weights::Folder(folder.into()) })
+    }
+
+    /// Whether the weights are random, not read from anywhere.
+    pub fn has_random_weights(&self) -> bool {
+        matches!(self.weights, Weights::Random { .. })
     }
 
     /// Hands over each weight, fp32, in the order of [`parameters`].

@@ -7,6 +7,9 @@ use rand_core::{Rng, SeedableRng};
 
 use crate::config::{Config, DataOrder};
 
+/// The tag of the order of sequences; a pass over the data is a stream.
+const DATA_ORDER: &[u8] = b"data order";
+
 /// The order in which the sequences of a data set are taken: position 0, 1, 2, ... of the run to the sequence's number.
 ///
 /// Update `k` with `n` sequences takes the positions `k·n .. (k+1)·n`, micro-batch after micro-batch. The position is all
@@ -36,7 +39,7 @@ impl Order {
         let sequences = sequences.get();
         Self {
             sequences,
-            kind: Kind::Shuffled { seed, epoch: 0, permutation: permutation(sequences, seed, 0) },
+            kind: Kind::Shuffled { seed, epoch: 0, permutation: permutation(sequences, seed, DATA_ORDER, 0) },
         }
     }
 
@@ -64,7 +67,7 @@ impl Order {
             Kind::Shuffled { seed, epoch, permutation: cached } => {
                 if *epoch != new_epoch {
                     *epoch = new_epoch;
-                    *cached = permutation(self.sequences, *seed, new_epoch);
+                    *cached = permutation(self.sequences, *seed, DATA_ORDER, new_epoch);
                 }
                 cached[index as usize]
             }
@@ -72,14 +75,13 @@ impl Order {
     }
 }
 
-/// Fisher and Yates' shuffle of `0..n`, with `ChaCha8` keyed by the seed and the epoch as its stream.
-fn permutation(n: u64, seed: u64, epoch: u64) -> Vec<u64> {
+/// Fisher and Yates' shuffle of `0..n`, with `ChaCha8` keyed by the seed and a tag for what it is used for.
+pub(crate) fn permutation(n: u64, seed: u64, tag: &[u8], stream: u64) -> Vec<u64> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
-    // Other uses of the seed have another tag.
-    key[8..18].copy_from_slice(b"data order");
+    key[8..8 + tag.len()].copy_from_slice(tag);
     let mut rng = ChaCha8Rng::from_seed(key);
-    rng.set_stream(epoch);
+    rng.set_stream(stream);
     let mut order: Vec<u64> = (0..n).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, below(&mut rng, i as u64 + 1) as usize);
@@ -149,8 +151,8 @@ mod tests {
 
     #[test]
     fn the_stream_of_a_seed_never_changes() {
-        assert_eq!(permutation(8, 0, 0), GOLDEN_0);
-        assert_eq!(permutation(8, 1, 2), GOLDEN_1);
+        assert_eq!(permutation(8, 0, DATA_ORDER, 0), GOLDEN_0);
+        assert_eq!(permutation(8, 1, DATA_ORDER, 2), GOLDEN_1);
     }
 
     const GOLDEN_0: [u64; 8] = [4, 6, 2, 1, 3, 7, 5, 0];
@@ -160,7 +162,7 @@ mod tests {
     fn all_permutations_are_equally_likely() {
         let mut counts = std::collections::BTreeMap::new();
         for epoch in 0..6000 {
-            *counts.entry(permutation(3, 11, epoch)).or_insert(0) += 1;
+            *counts.entry(permutation(3, 11, DATA_ORDER, epoch)).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 6);
         // Five standard deviations of 6000 draws at 1/6.

@@ -52,6 +52,8 @@ pub struct Summary {
     pub last: Option<Metrics>,
     /// The last validation loss of this call, if there was one.
     pub valid_loss: Option<f64>,
+    /// The same in bits a byte of text, where the validation data are text.
+    pub valid_bits_per_byte: Option<f64>,
 }
 
 impl Run {
@@ -75,11 +77,11 @@ impl Run {
             Start::Resume => Some(RunFolder::resume(path)?),
         };
         let checkpoint = resumed.as_ref().map(RunFolder::latest).transpose()?.flatten();
-        let model = match &checkpoint {
+        let mut model = match &checkpoint {
             Some(checkpoint) => Model::from_folder(&checkpoint.path)?,
             None => Model::open(config)?,
         };
-        let data = Data::open(config, &model.config)?;
+        let data = Data::open(config, &mut model)?;
         let mut trainer = Trainer::new(config, model, data, environment)?;
         if let Some(checkpoint) = &checkpoint {
             trainer.restore(&checkpoint.path)?;
@@ -120,7 +122,7 @@ impl Run {
         stop: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary, RunError> {
-        let (mut last, mut valid_loss, mut stopped) = (None, None, false);
+        let (mut last, mut valid, mut stopped) = (None, None, false);
         while self.trainer.updates() < self.steps {
             stopped = stop();
             if stopped {
@@ -128,7 +130,7 @@ impl Run {
             }
             let metrics = self.update()?;
             on_event(Event::Update(&metrics));
-            valid_loss = metrics.valid_loss.or(valid_loss);
+            valid = metrics.valid_loss.map(|loss| (loss, metrics.valid_bits_per_byte)).or(valid);
             last = Some(metrics);
             if is_due(self.save_every, metrics.step) && metrics.step < self.steps {
                 on_event(Event::Checkpoint(&self.save()?));
@@ -136,7 +138,9 @@ impl Run {
         }
         let checkpoint = self.save()?;
         on_event(Event::Checkpoint(&checkpoint));
-        Ok(Summary { stopped, checkpoint, last, valid_loss })
+        let (valid_loss, valid_bits_per_byte) =
+            (valid.map(|(loss, _)| loss), valid.and_then(|(_, bits)| bits));
+        Ok(Summary { stopped, checkpoint, last, valid_loss, valid_bits_per_byte })
     }
 
     fn update(&mut self) -> Result<Metrics, RunError> {
@@ -151,6 +155,8 @@ impl Run {
         };
         if is_due(self.eval_every, metrics.step) {
             metrics.valid_loss = self.trainer.evaluate()?;
+            metrics.valid_bits_per_byte =
+                metrics.valid_loss.and_then(|loss| self.trainer.data().valid_bits_per_byte(loss));
         }
         self.metrics.append(&metrics)?;
         Ok(metrics)

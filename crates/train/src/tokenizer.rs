@@ -99,8 +99,8 @@ impl Tokenizer {
             return Self::open_folder(path);
         }
         let bytes = read(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if name.trim_end_matches(".gz").ends_with(".bin") {
+        let unpacked = if has_extension(path, "gz") { path.with_extension("") } else { path.into() };
+        if has_extension(&unpacked, "bin") {
             return Self::from_json(llama2c::to_json(&bytes, path)?, path);
         }
         let text = utf8(bytes, path)?;
@@ -237,7 +237,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let read = || {
         let mut bytes = Vec::new();
         let file = File::open(path)?.take(FILE_BYTES + 1);
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
+        if has_extension(path, "gz") {
             flate2::read::MultiGzDecoder::new(file).take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
         } else {
             { file }.read_to_end(&mut bytes)?;
@@ -250,6 +250,10 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
         return Err(TokenizerError::Format { path: path.into(), what });
     }
     Ok(bytes)
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
 fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, TokenizerError> {

@@ -158,6 +158,39 @@ impl Tokens {
         Ok(Self { path: name.into(), ids: Ids::U32(ids) })
     }
 
+    /// Ids from elsewhere: `count` of them, all below `vocab`. `name` stands for a path in errors.
+    ///
+    /// # Errors
+    /// [`TokensError::Memory`].
+    pub(crate) fn from_ids(
+        name: &Path,
+        count: usize,
+        ids: impl Iterator<Item = u32>,
+        vocab: usize,
+    ) -> Result<Self, TokensError> {
+        let no_memory = |_| TokensError::Memory { path: name.into(), count: count as u64 };
+        let ids = if vocab <= U16_VOCAB {
+            let mut kept = Vec::new();
+            kept.try_reserve_exact(count).map_err(no_memory)?;
+            kept.extend(ids.map(|id| id as u16));
+            Ids::U16(kept)
+        } else {
+            let mut kept = Vec::new();
+            kept.try_reserve_exact(count).map_err(no_memory)?;
+            kept.extend(ids);
+            Ids::U32(kept)
+        };
+        Ok(Self { path: name.into(), ids })
+    }
+
+    /// All ids.
+    pub(crate) fn to_vec(&self) -> Vec<u32> {
+        match &self.ids {
+            Ids::U16(ids) => ids.iter().copied().map(u32::from).collect(),
+            Ids::U32(ids) => ids.clone(),
+        }
+    }
+
     /// How many tokens there are.
     pub fn len(&self) -> usize {
         match &self.ids {

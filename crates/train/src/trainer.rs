@@ -185,6 +185,11 @@ impl Trainer {
         write_checkpoint(folder, &self.model, &self.session, &state)
     }
 
+    /// The data.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
     /// The model's configuration.
     pub fn model_config(&self) -> &LlamaConfig {
         &self.model.config

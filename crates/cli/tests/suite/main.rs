@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod demo;
 mod refused;
 mod run;
 mod support;

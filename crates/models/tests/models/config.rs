@@ -237,9 +237,10 @@ fn a_written_configuration_is_read_back() {
 }
 
 #[test]
-fn presets_have_the_published_numbers_of_parameters() {
+fn presets_have_the_documented_numbers_of_parameters() {
     let counts = [
         ("stories260k", 260_032),
+        ("demo", 1_435_040),
         ("stories15m", 15_191_712),
         ("stories42m", 41_689_600),
         ("stories110m", 109_529_856),

@@ -1,8 +1,8 @@
-//! The `tokenizer.bin` of llama2.c (Karpathy 2023): a SentencePiece byte-pair encoding with scores.
+//! The `tokenizer.bin` of llama2.c (Karpathy 2023): a `SentencePiece` byte-pair encoding with scores.
 //!
 //! The file is a `u32`, the length of the longest token, then for each token an `f32` score, an `i32` length and that many
 //! bytes, little-endian, to the end of the file. Token 0 stands for what is not known, 1 begins a text, 2 ends it, 3 to 258 are
-//! the bytes as `<0x00>` to `<0xFF>`. Spaces are plain there and `▁` in SentencePiece.
+//! the bytes as `<0x00>` to `<0xFF>`. Spaces are plain there and `▁` in `SentencePiece`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ const HEAD_BYTES: usize = 8;
 /// The first tokens are always these.
 const SPECIAL: [&str; 3] = ["<unk>", "<s>", "</s>"];
 
-/// The text of the same tokenizer's `tokenizer.json`. SentencePiece merges the neighbours whose union has the highest score
+/// The text of the same tokenizer's `tokenizer.json`. `SentencePiece` merges the neighbours whose union has the highest score
 /// first; so the merges are all ways to cut a token into two, in the order of the tokens' scores.
 ///
 /// # Errors

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 const ODD_TEXTS: [&str; 9] = [
@@ -67,7 +69,7 @@ fn the_most_frequent_pairs_become_tokens_first() {
     let tokenizer = Tokenizer::train_bpe(["low low lower newest"].into_iter(), 1000).unwrap();
     // Counted by hand: "lo" and "ow" three times each, then " low" twice; every other pair occurs once.
     let json: serde_json::Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
-    assert_eq!(json["model"]["merges"], serde_json::json!([["l", "o"], ["lo", "w"], ["Ġ", "low"]]));
+    assert_eq!(json["model"]["merges"], json!([["l", "o"], ["lo", "w"], ["Ġ", "low"]]));
     assert_eq!(tokenizer.vocab_size(), 257 + 3);
     assert_eq!(tokenizer.encode("low low", false).unwrap(), [258, 259]);
 }
@@ -227,7 +229,6 @@ fn what_would_make_the_library_panic_is_refused() {
         let error = Tokenizer::from_json(value.to_string(), Path::new("t.json")).unwrap_err().to_string();
         error.strip_prefix("t.json: ").unwrap().to_string()
     };
-    use serde_json::json;
     let merge = refusal(&|v| v["model"]["merges"][0] = json!(["woodchuck woodchuck", "woodchuck"]));
     assert_eq!(merge, "`model.merges` 0: \"woodchuck woodchuck\" is not in the vocabulary");
     let union = refusal(&|v| v["model"]["merges"][1] = json!(["z", "z"]));
@@ -369,7 +370,7 @@ mod shared {
                 &[9707, 11, 1879, 0],
                 &[220, 1378, 220, 12621, 220],
                 &[1056, 825, 271, 1056, 1378, 198],
-                &[3376, 37572, 586, 51950, 1959, 1036, 63725, 854, 90316, 145233, 378, 235, 145836],
+                &[3376, 37572, 586, 51950, 1959, 1036, 63725, 854, 90316, 145_233, 378, 235, 145_836],
                 &[15007, 944, 2936, 25, 220, 16, 17, 18, 19, 20, 13, 21, 22, 197, 89015],
                 &[10417, 223, 7995],
                 &[64, 44047, 51407],

@@ -112,8 +112,8 @@ impl Trajectory {
             clock: Arc::new(Stopped),
             available_bytes: None,
         };
-        let model = Model::open(&config).unwrap();
-        let data = Data::open(&config, &model.config).unwrap();
+        let mut model = Model::open(&config).unwrap();
+        let data = Data::open(&config, &mut model).unwrap();
         Trainer::new(&config, model, data, &environment).unwrap()
     }
 

@@ -74,7 +74,10 @@ fn sources_that_are_not_there_or_not_supported() {
     text(&[&at("model.from", "model.bin")], "a llama2.c `.bin` is not supported");
     text(&[&at("model.from", "empty")], "the run has no checkpoint yet");
     text(&[&at("data.train", "none.bin")], "none.bin: cannot read the tokens");
-    text(&[&at("data.train", "text.txt")], "text is not supported");
+    // The model's tokenizer.json is not one.
+    text(&[&at("data.train", "text.txt")], "model/tokenizer.json: `model` is missing");
+    fs::remove_file(bench.path("model/tokenizer.json")).unwrap();
+    text(&[&at("data.train", "text.txt"), "data.vocab=64"], "data.tokenizer: text needs a tokenizer");
     text(&[&at("data.tokenizer", "none.json")], "none.json: cannot read the tokenizer");
 }
 
@@ -98,7 +101,7 @@ fn other_kinds_of_model() {
         "program = \"a.mil\"",
         "model.program: training a MIL program is not supported; use from, config or preset",
     );
-    refuse("preset = \"stories\"", "no preset `stories`, expected one of stories260k, stories15m");
+    refuse("preset = \"stories\"", "no preset `stories`, expected one of stories260k, demo, stories15m");
     refuse("config = \"tokens.bin\"", "tokens.bin:1:1: ");
 }
 

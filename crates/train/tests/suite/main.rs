@@ -6,3 +6,4 @@ mod generation;
 mod hostile;
 mod overflow;
 mod support;
+mod text;
