@@ -59,7 +59,7 @@ fn small_step() -> Function {
 }
 
 #[test]
-fn a_call_allocates_nothing_but_the_packing_buffers_of_products() {
+fn a_call_allocates_nothing() {
     let engine = SoftwareEngine::new(2).expect("threads start");
     let program = Program { functions: vec![small_step()] };
     let loaded = engine.load(&program, "main", LoadOptions::default()).expect("it loads");
@@ -79,9 +79,7 @@ fn a_call_allocates_nothing_but_the_packing_buffers_of_products() {
             ALLOCATIONS.load(Ordering::Relaxed) - before
         })
         .collect();
-    // For each product, here of one tile, the `gemm` crate allocates a packing buffer and a list of what is packed.
-    let products = loaded.kernels().iter().filter(|k| **k == "gemm").count();
     // The queue through which a call enters the thread pool takes a new block every 63 calls; the median call does not.
     calls.sort_unstable();
-    assert_eq!(calls[calls.len() / 2], 2 * products, "{calls:?}");
+    assert_eq!(calls[calls.len() / 2], 0, "{calls:?}");
 }

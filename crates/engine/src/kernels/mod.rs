@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "kernels work on memory that the planner has laid out")]
 #![expect(clippy::cast_ptr_alignment, reason = "the planner aligns every element to its type")]
 
+mod apply;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod fused;
@@ -13,6 +14,10 @@ pub(crate) mod gemm;
 pub(crate) mod index;
 pub(crate) mod math;
 pub(crate) mod memory;
+mod microkernel;
+mod pack;
+pub(crate) mod product;
+mod skinny;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -160,11 +165,9 @@ impl Instruction {
             Self::Fused(i) => i.scratch_bytes(),
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
-            Self::Gemm(_)
-            | Self::CrossEntropy(_)
-            | Self::Gather(_)
-            | Self::Scatter(_)
-            | Self::Copy { .. } => 0,
+            Self::Gemm(i) => i.scratch_bytes(),
+            Self::CrossEntropy(i) => i.scratch_bytes(),
+            Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
         }
     }
 
@@ -198,6 +201,22 @@ impl Instruction {
                 unsafe { std::ptr::copy_nonoverlapping(context.pointer(from), context.pointer(to), bytes) }
             }
         }
+    }
+}
+
+/// A pointer that tasks share; each uses its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes(pub *mut u8);
+
+// SAFETY: tasks use disjoint parts.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    /// The pointer.
+    pub(crate) fn get(self) -> *mut u8 {
+        self.0
     }
 }
 

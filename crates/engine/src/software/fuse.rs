@@ -1,4 +1,5 @@
-//! Which ops are computed together: clusters of element-wise ops and reductions over one domain.
+//! Which ops are computed together: clusters of element-wise ops and reductions over one domain, and matrix products with
+//! the element-wise ops that follow them.
 //!
 //! A cluster is computed in one pass, so it must not need, through memory, anything that depends on itself.
 
@@ -20,6 +21,8 @@ pub(super) enum Kind {
     Window,
     /// Element-wise, softmax, or a reduction.
     Chain,
+    /// A matrix product.
+    Product,
     /// Anything else: a kernel of its own.
     Single,
 }
@@ -46,6 +49,15 @@ pub(super) enum Cluster {
         shape: Vec<usize>,
         /// The axes of a row, where rows matter.
         row_axes: Option<Vec<usize>>,
+    },
+    /// A matrix product and element-wise ops over its result.
+    Product {
+        /// The product.
+        product: usize,
+        /// Indices of all ops, ascending.
+        ops: Vec<usize>,
+        /// The shape of the product's result.
+        shape: Vec<usize>,
     },
     /// One op.
     Single(usize),
@@ -74,9 +86,8 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Reduce { .. }
         | Op::Softmax { .. }
         | Op::Fill { .. } => Kind::Chain,
-        Op::Matmul { .. }
-        | Op::Linear { .. }
-        | Op::ScaledDotProductAttention { .. }
+        Op::Matmul { .. } | Op::Linear { .. } => Kind::Product,
+        Op::ScaledDotProductAttention { .. }
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }
@@ -126,6 +137,8 @@ struct Group {
     row_axes: Option<Vec<usize>>,
     /// Whether a reduction counts the domain's elements.
     reduces: bool,
+    /// The matrix product whose result the domain is, if there is one.
+    product: Option<usize>,
 }
 
 /// Groups a function's ops. `regions` are sets of ops that are computed together anyway.
@@ -145,12 +158,16 @@ pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) 
             Kind::Single => found.push((i, Cluster::Single(i))),
             Kind::Chain
                 if matches!(operation.op, Op::Fill { .. }) && !fuser.must_store(operation.results[0]) => {}
-            Kind::Chain => fuser.place(i, fuse),
+            Kind::Chain | Kind::Product => fuser.place(i, fuse),
         }
     }
-    for group in fuser.groups.into_values() {
-        let first = group.ops[0];
-        found.push((first, Cluster::Chain { ops: group.ops, shape: group.shape, row_axes: group.row_axes }));
+    for Group { ops, shape, row_axes, product, .. } in fuser.groups.into_values() {
+        let first = ops[0];
+        let cluster = match product {
+            Some(product) => Cluster::Product { product, ops, shape },
+            None => Cluster::Chain { ops, shape, row_axes },
+        };
+        found.push((first, cluster));
     }
     found.sort_by_key(|(first, _)| *first);
     found.into_iter().map(|(_, cluster)| cluster).collect()
@@ -226,7 +243,7 @@ impl<'a> Fuser<'a> {
     /// The op that computes a value that a cluster can hand on in registers.
     fn direct(&self, v: ValueId) -> Option<usize> {
         let i = self.definitions[v.index()]?;
-        if self.in_region[i] || kind(self.function, i) != Kind::Chain {
+        if self.in_region[i] || !matches!(kind(self.function, i), Kind::Chain | Kind::Product) {
             return None;
         }
         match &self.function.operations()[i].op {
@@ -239,13 +256,15 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// Puts a chain op into the clusters of its operands where that is possible, else into one of its own.
+    /// Puts a chain op into the clusters of its operands where that is possible, else into one of its own. A product starts
+    /// one: it reads its operands from memory.
     fn place(&mut self, i: usize, fuse: bool) {
         let operation = &self.function.operations()[i];
         let (shape, row_axes) = domain(self.function, &operation.op, operation.results[0]);
         let reduces = matches!(operation.op, Op::Reduce { .. } | Op::Softmax { .. });
-        self.groups.insert(i, Group { ops: vec![i], shape, row_axes, reduces });
-        if !fuse {
+        let product = (kind(self.function, i) == Kind::Product).then_some(i);
+        self.groups.insert(i, Group { ops: vec![i], shape, row_axes, reduces, product });
+        if !fuse || product.is_some() {
             return;
         }
         let mut candidates: Vec<usize> =
@@ -265,7 +284,7 @@ impl<'a> Fuser<'a> {
         }
         let (a, b) = (&self.groups[&other], &self.groups[&mine]);
         let Some((shape, row_axes)) = common_domain(a, b) else { return };
-        let reduces = a.reduces || b.reduces;
+        let (reduces, product) = (a.reduces || b.reduces, a.product.or(b.product));
         let mut ops = [a.ops.as_slice(), b.ops.as_slice()].concat();
         ops.sort_unstable();
         if ops.len() > MAX_OPS || self.reaches_itself(&BTreeSet::from([mine, other]), &ops) {
@@ -277,7 +296,7 @@ impl<'a> Fuser<'a> {
         }
         self.groups.remove(&other);
         self.groups.remove(&mine);
-        self.groups.insert(keep, Group { ops, shape, row_axes, reduces });
+        self.groups.insert(keep, Group { ops, shape, row_axes, reduces, product });
     }
 
     /// Whether the ops of `clusters`, taken as one, need through memory what depends on them.
@@ -285,7 +304,8 @@ impl<'a> Fuser<'a> {
         let is_region = clusters.iter().any(|&c| c >= self.function.operations().len());
         for &op in ops.iter().filter(|_| !is_region) {
             for v in self.function.operations()[op].op.operands() {
-                let through_memory = self.direct(v).is_none();
+                let is_product = kind(self.function, op) == Kind::Product;
+                let through_memory = is_product || self.direct(v).is_none();
                 let mine = |p: &usize| clusters.contains(&self.cluster[*p]);
                 if through_memory && self.producers[v.index()].iter().any(mine) {
                     return true;
@@ -324,8 +344,14 @@ impl<'a> Fuser<'a> {
     }
 }
 
-/// The domain that holds two groups, if one does: equal domains, or one that is the other's rows.
+/// The domain that holds two groups, if one does: equal domains, or one that is the other's rows. A tile of a product has
+/// no whole rows, so nothing that needs them goes with one.
 fn common_domain(a: &Group, b: &Group) -> Option<(Vec<usize>, Option<Vec<usize>>)> {
+    let products = [a, b].iter().filter(|g| g.product.is_some()).count();
+    let needs_rows = [a, b].iter().any(|g| g.reduces || g.row_axes.is_some());
+    if products == 2 || products == 1 && needs_rows {
+        return None;
+    }
     let row_axes = match (&a.row_axes, &b.row_axes) {
         (Some(x), Some(y)) if x != y => return None,
         (x, y) => x.clone().or_else(|| y.clone()),
