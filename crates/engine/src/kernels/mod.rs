@@ -8,6 +8,7 @@
 
 mod apply;
 pub(crate) mod attention;
+mod convert;
 pub(crate) mod cross_entropy;
 pub(crate) mod fused;
 pub(crate) mod gemm;
@@ -22,9 +23,8 @@ mod skinny;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use arcane_tensor::DType;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 
+use self::convert::{narrow, widen};
 use self::memory::HostMemory;
 
 /// Which memory an access is in: an index into [`Context::bases`].
@@ -233,44 +233,4 @@ pub(crate) fn for_each_task(n: usize, task: &(impl Fn(usize) + Sync)) {
         rayon::join(|| halve(from, middle, task), || halve(middle, to, task));
     }
     halve(0, n, task);
-}
-
-/// Converts `n` consecutive elements to fp32.
-///
-/// # Safety
-/// `from` must hold n elements of the type (fp16, fp32 or bool), `to` n floats, apart from each other.
-pub(crate) unsafe fn widen(dtype: DType, from: *const u8, to: *mut f32, n: usize) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let to = std::slice::from_raw_parts_mut(to, n);
-        match dtype {
-            DType::F16 => std::slice::from_raw_parts(from.cast::<f16>(), n).convert_to_f32_slice(to),
-            DType::F32 => to.copy_from_slice(std::slice::from_raw_parts(from.cast::<f32>(), n)),
-            _ => {
-                for (t, &b) in to.iter_mut().zip(std::slice::from_raw_parts(from, n)) {
-                    *t = f32::from(b);
-                }
-            }
-        }
-    }
-}
-
-/// Converts `n` floats to consecutive elements of a type.
-///
-/// # Safety
-/// `from` must hold n floats, `to` n elements of the type (fp16, fp32 or bool), apart from each other.
-pub(crate) unsafe fn narrow(dtype: DType, from: *const f32, to: *mut u8, n: usize) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let from = std::slice::from_raw_parts(from, n);
-        match dtype {
-            DType::F16 => std::slice::from_raw_parts_mut(to.cast::<f16>(), n).convert_from_f32_slice(from),
-            DType::F32 => std::slice::from_raw_parts_mut(to.cast::<f32>(), n).copy_from_slice(from),
-            _ => {
-                for (t, &x) in std::slice::from_raw_parts_mut(to, n).iter_mut().zip(from) {
-                    *t = u8::from(x != 0.0);
-                }
-            }
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! Operands of products in the order in which micro-kernels read them; fp16 elements are widened on the way.
 
+use std::mem::MaybeUninit;
+
 use arcane_tensor::DType;
 
 use super::microkernel::{Kernel, Left, Right};
@@ -27,15 +29,22 @@ unsafe impl Sync for Matrix {}
 const NEAR: usize = 32 * 1024;
 /// Contracted elements that are turned at once.
 const RUN: usize = 256;
+/// Columns of a row that are widened at once.
+const ROW: usize = 512;
 /// Columns that are turned at once: a vector of the commonest width.
 const TURN: usize = 8;
+/// Floats between packed left panels: without them, panels that are written side by side would fall on the same lines of
+/// the first-level cache.
+const PANEL_GAP: usize = 16;
+/// How many contracted elements ahead a strided left operand is fetched.
+const AHEAD: usize = 16;
 /// Most rows of a packed left block.
 pub(crate) const LEFT_ROWS: usize = 48;
 
 /// Floats of storage for a packed left block of [`LEFT_ROWS`] rows and `depth` contracted elements, on any processor.
 pub(crate) const fn left_len(depth: usize) -> usize {
-    // Six rows of a panel take eight places.
-    LEFT_ROWS * depth / 6 * 8 + 16
+    // Six rows of a panel take eight places; panels of four rows are most.
+    LEFT_ROWS * depth / 6 * 8 + LEFT_ROWS / 4 * PANEL_GAP
 }
 
 impl Matrix {
@@ -109,21 +118,23 @@ pub(crate) unsafe fn pack_right(
     to: *mut f32,
 ) {
     let width = kernel.width;
-    let end = cols.end;
-    for n0 in cols.step_by(width) {
-        let count = width.min(end - n0);
-        // SAFETY: as the caller promises.
-        unsafe {
-            let panel = to.add(n0 * k);
+    // SAFETY: as the caller promises.
+    unsafe {
+        let (y, to, n) = (y.from(0, cols.start), to.add(cols.start * k), cols.len());
+        if y.col == 1 || n == 1 {
+            return match width {
+                16 => copy_panels::<16>(y, k, n, to),
+                64 => copy_panels::<64>(y, k, n, to),
+                2 => copy_panels::<2>(y, k, n, to),
+                other => unreachable!("no kernel has panels of {other} columns"),
+            };
+        }
+        for n0 in (0..n).step_by(width) {
+            let (count, panel) = (width.min(n - n0), to.add(n0 * k));
             if count < width {
                 std::slice::from_raw_parts_mut(panel, k * width).fill(0.0);
             }
-            let y = y.from(0, n0);
-            if y.col == 1 || count == 1 {
-                copy_panel(y, k, count, panel, width);
-            } else {
-                turn_panel(y, k, count, panel, width);
-            }
+            turn_panel(y.from(0, n0), k, count, panel, width);
         }
     }
 }
@@ -138,64 +149,52 @@ pub(crate) unsafe fn packed_right(kernel: &Kernel, y: Matrix, k: usize, n: usize
     Right { start: to, depth: k }
 }
 
-/// A panel whose columns are neighbours in memory.
-unsafe fn copy_panel(y: Matrix, k: usize, count: usize, to: *mut f32, width: usize) {
-    // SAFETY: the caller's matrix has k rows of `count` columns, the panel k rows of `width`.
-    unsafe {
-        if y.dtype != DType::F32 {
-            for row in 0..k {
-                y.widen(row, 0, false, to.add(row * width), count);
-            }
-            return;
-        }
-        let from = y.start.cast::<f32>();
-        match count {
-            16 => copy_rows::<16>(from, y.row, k, to, width),
-            32 => copy_rows::<32>(from, y.row, k, to, width),
-            64 => copy_rows::<64>(from, y.row, k, to, width),
-            _ => {
-                for row in 0..k {
-                    std::ptr::copy_nonoverlapping(from.add(row * y.row), to.add(row * width), count);
+/// Panels of columns that are neighbours in memory: row after row, so that memory is read as it lies.
+unsafe fn copy_panels<const WIDTH: usize>(y: Matrix, k: usize, n: usize, to: *mut f32) {
+    let mut wide = MaybeUninit::<[f32; ROW]>::uninit();
+    for n0 in (0..n).step_by(ROW) {
+        let count = ROW.min(n - n0);
+        for row in 0..k {
+            // SAFETY: the caller's matrix has k rows of n columns, each panel k rows of WIDTH; `wide` holds a piece of a row.
+            unsafe {
+                let from = if y.dtype == DType::F32 {
+                    y.from(row, n0).start.cast::<f32>()
+                } else {
+                    y.widen(row, n0, false, wide.as_mut_ptr().cast(), count);
+                    wide.as_ptr().cast()
+                };
+                for c in (0..count).step_by(WIDTH) {
+                    let to = to.add((n0 + c) * k + row * WIDTH).cast::<[f32; WIDTH]>();
+                    if count - c >= WIDTH {
+                        to.write_unaligned(from.add(c).cast::<[f32; WIDTH]>().read_unaligned());
+                    } else {
+                        let mut padded = [0f32; WIDTH];
+                        std::ptr::copy_nonoverlapping(from.add(c), padded.as_mut_ptr(), count - c);
+                        to.write_unaligned(padded);
+                    }
                 }
             }
         }
     }
 }
 
-/// Copies rows of a length that the compiler knows.
-unsafe fn copy_rows<const N: usize>(
-    from: *const f32,
-    stride: usize,
-    rows: usize,
-    to: *mut f32,
-    width: usize,
-) {
-    for row in 0..rows {
-        // SAFETY: as for `copy_panel`.
-        unsafe {
-            to.add(row * width)
-                .cast::<[f32; N]>()
-                .write_unaligned(from.add(row * stride).cast::<[f32; N]>().read_unaligned())
-        };
-    }
-}
-
 /// A panel whose columns are apart: a few columns at a time are widened, if they have to be, and turned.
 unsafe fn turn_panel(y: Matrix, k: usize, count: usize, to: *mut f32, width: usize) {
-    let mut wide = [0f32; TURN * RUN];
+    let mut wide = MaybeUninit::<[f32; TURN * RUN]>::uninit();
+    let wide = wide.as_mut_ptr().cast::<f32>();
     for k0 in (0..k).step_by(RUN) {
         let rows = RUN.min(k - k0);
         for c0 in (0..count).step_by(TURN) {
             let cols = TURN.min(count - c0);
-            // SAFETY: as for `copy_panel`; `wide` holds a run of each column.
+            // SAFETY: as for `copy_panels`; `wide` holds a run of each column.
             unsafe {
                 let (from, stride) = if y.dtype == DType::F32 && (y.row == 1 || rows == 1) {
                     (y.from(k0, c0).start.cast::<f32>(), y.col)
                 } else {
                     for c in 0..cols {
-                        y.widen(k0, c0 + c, true, wide.as_mut_ptr().add(c * RUN), rows);
+                        y.widen(k0, c0 + c, true, wide.add(c * RUN), rows);
                     }
-                    (wide.as_ptr(), RUN)
+                    (wide.cast_const(), RUN)
                 };
                 turn(from, stride, rows, cols, to.add(k0 * width + c0), width);
             }
@@ -211,9 +210,7 @@ unsafe fn turn(from: *const f32, stride: usize, rows: usize, cols: usize, to: *m
         #[cfg(target_arch = "x86_64")]
         if cols == TURN && std::arch::is_x86_feature_detected!("avx") {
             done = rows / TURN * TURN;
-            for r in (0..done).step_by(TURN) {
-                turn_avx(from.add(r), stride, to.add(r * width), width);
-            }
+            turn_avx(from, stride, done, to, width);
         }
         for r in done..rows {
             for c in 0..cols {
@@ -223,36 +220,37 @@ unsafe fn turn(from: *const f32, stride: usize, rows: usize, cols: usize, to: *m
     }
 }
 
-/// [`turn`] for 8 × 8 elements in registers.
+/// [`turn`] of eight columns, 8 × 8 elements at a time in registers; `rows` is a multiple of 8.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn turn_avx(from: *const f32, stride: usize, to: *mut f32, width: usize) {
+unsafe fn turn_avx(from: *const f32, stride: usize, rows: usize, to: *mut f32, width: usize) {
     use std::arch::x86_64::{
         _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
         _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
-    // SAFETY: as the caller promises.
-    unsafe {
-        let mut rows = [_mm256_setzero_ps(); 8];
-        for (c, row) in rows.iter_mut().enumerate() {
-            *row = _mm256_loadu_ps(from.add(c * stride));
+    for r in (0..rows).step_by(TURN) {
+        let mut lines = [_mm256_setzero_ps(); TURN];
+        for (c, line) in lines.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *line = unsafe { _mm256_loadu_ps(from.add(c * stride + r)) };
         }
-        for half in 0..2 {
-            // Four rows at a time: pairs of them, then all four, in both halves of the vectors.
-            let [a, b, c, d] = [rows[4 * half], rows[4 * half + 1], rows[4 * half + 2], rows[4 * half + 3]];
-            let (low, high) = (
-                [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)],
-                [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)],
-            );
-            rows[4 * half] = _mm256_shuffle_ps::<0x44>(low[0], low[1]);
-            rows[4 * half + 1] = _mm256_shuffle_ps::<0xee>(low[0], low[1]);
-            rows[4 * half + 2] = _mm256_shuffle_ps::<0x44>(high[0], high[1]);
-            rows[4 * half + 3] = _mm256_shuffle_ps::<0xee>(high[0], high[1]);
+        for four in lines.chunks_exact_mut(4) {
+            // Pairs, then all four, in both halves of the vectors.
+            let low = [_mm256_unpacklo_ps(four[0], four[1]), _mm256_unpacklo_ps(four[2], four[3])];
+            let high = [_mm256_unpackhi_ps(four[0], four[1]), _mm256_unpackhi_ps(four[2], four[3])];
+            four[0] = _mm256_shuffle_ps::<0x44>(low[0], low[1]);
+            four[1] = _mm256_shuffle_ps::<0xee>(low[0], low[1]);
+            four[2] = _mm256_shuffle_ps::<0x44>(high[0], high[1]);
+            four[3] = _mm256_shuffle_ps::<0xee>(high[0], high[1]);
         }
         for i in 0..4 {
-            let (first, second) = (rows[i], rows[i + 4]);
-            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(first, second));
-            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(first, second));
+            let (first, second) = (lines[i], lines[i + 4]);
+            // SAFETY: as the caller promises.
+            unsafe {
+                let to = to.add((r + i) * width);
+                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(first, second));
+                _mm256_storeu_ps(to.add(4 * width), _mm256_permute2f128_ps::<0x31>(first, second));
+            }
         }
     }
 }
@@ -276,22 +274,47 @@ pub(crate) unsafe fn pack_left(kernel: &Kernel, x: Matrix, rows: usize, k: usize
             8 => pack_panels::<8>(x, rows, k, kernel.height, to),
             other => unreachable!("no kernel has panels of {other} rows"),
         }
-        Left { start: to, panel: k * step, row_step: 1, step }
+        Left { start: to, panel: k * step + PANEL_GAP, row_step: 1, step }
     }
 }
 
 /// Left panels of `height` rows, each contracted element in `STEP` places.
 unsafe fn pack_panels<const STEP: usize>(x: Matrix, rows: usize, k: usize, height: usize, to: *mut f32) {
     let mut wide = [0f32; LEFT_ROWS + 8];
+    let is_direct = x.dtype == DType::F32 && x.row == 1;
     for kk in 0..k {
         // SAFETY: as for `pack_left`; `wide` holds a block's rows and one panel's spare places.
         unsafe {
-            x.widen(0, kk, true, wide.as_mut_ptr(), rows);
-            // Places past the panel's height are never read; copying them makes whole vectors of it.
+            if kk + AHEAD < k {
+                prefetch(x.from(0, kk + AHEAD).start, rows * x.dtype.size());
+            }
+            let from = if is_direct {
+                x.from(0, kk).start.cast::<f32>()
+            } else {
+                x.widen(0, kk, true, wide.as_mut_ptr(), rows);
+                wide.as_ptr()
+            };
             for (panel, r0) in (0..rows).step_by(height).enumerate() {
-                let to = to.add((panel * k + kk) * STEP).cast::<[f32; STEP]>();
-                to.write(wide.as_ptr().add(r0).cast::<[f32; STEP]>().read_unaligned());
+                let (from, to) = (from.add(r0), to.add(panel * (k * STEP + PANEL_GAP) + kk * STEP));
+                // Places past the panel's height are never read; copying them makes whole vectors of it.
+                if !is_direct || r0 + STEP <= rows {
+                    to.cast::<[f32; STEP]>().write_unaligned(from.cast::<[f32; STEP]>().read_unaligned());
+                } else {
+                    std::ptr::copy_nonoverlapping(from, to, height.min(rows - r0));
+                }
             }
         }
     }
+}
+
+/// Asks for bytes that are read soon; the hardware does not see rows that are far apart coming.
+unsafe fn prefetch(from: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
 }
