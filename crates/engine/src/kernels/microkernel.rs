@@ -118,6 +118,15 @@ pub(crate) unsafe fn multiply(
                 let rows = kernel.height.min(m - m0);
                 // SAFETY: as the caller promises; the processor has the instructions of the table.
                 unsafe {
+                    for r in 0..rows {
+                        prefetch(out.0.add((m0 + r) * out.1 + n0).cast(), 4 * cols);
+                    }
+                    if n0 == 0 && left.row_step != 1 && m0 + 2 * kernel.height <= m {
+                        let next = left.start.add((m0 / kernel.height + 1) * left.panel + k0 * left.step);
+                        for r in 0..kernel.height {
+                            prefetch(next.add(r * left.row_step).cast(), 4 * count * left.step);
+                        }
+                    }
                     let panel = right.start.add(n0 * right.depth + k0 * kernel.width);
                     (kernel.table[row_of_kernels + rows - 1])(
                         cols,
@@ -143,6 +152,18 @@ pub(crate) unsafe fn multiply(
             }
         }
     }
+}
+
+/// Asks for bytes that are needed soon; the hardware does not see rows that are far apart coming.
+pub(crate) fn prefetch(from: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use arcane_tensor::DType;
 
-use super::microkernel::{Kernel, Left, Right};
+use super::microkernel::{Kernel, Left, Right, prefetch};
 use super::widen;
 
 /// A matrix in memory. Strides are in elements.
@@ -305,16 +305,4 @@ unsafe fn pack_panels<const STEP: usize>(x: Matrix, rows: usize, k: usize, heigh
             }
         }
     }
-}
-
-/// Asks for bytes that are read soon; the hardware does not see rows that are far apart coming.
-unsafe fn prefetch(from: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, bytes);
 }

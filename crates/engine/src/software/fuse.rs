@@ -161,6 +161,9 @@ pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) 
             Kind::Chain | Kind::Product => fuser.place(i, fuse),
         }
     }
+    if fuse {
+        fuser.attach();
+    }
     for Group { ops, shape, row_axes, product, .. } in fuser.groups.into_values() {
         let first = ops[0];
         let cluster = match product {
@@ -195,6 +198,8 @@ struct Fuser<'a> {
     /// Computing ops behind each value.
     producers: Vec<Vec<usize>>,
     groups: HashMap<usize, Group>,
+    /// How often each value is read, by ops and as an output.
+    uses: Vec<usize>,
 }
 
 impl<'a> Fuser<'a> {
@@ -226,9 +231,14 @@ impl<'a> Fuser<'a> {
                 producers[r.index()].clone_from(&behind);
             }
         }
+        let mut uses = vec![0; function.values().len()];
+        let read = function.operations().iter().flat_map(|o| o.op.operands());
+        for v in read.chain(function.outputs().iter().map(|o| o.value)) {
+            uses[v.index()] += 1;
+        }
         let definitions = function.definitions();
         let (regions, groups) = (regions.to_vec(), HashMap::new());
-        Self { function, definitions, in_region, cluster, regions, readers, producers, groups }
+        Self { function, definitions, in_region, cluster, regions, readers, producers, groups, uses }
     }
 
     /// Whether a fill has a reader that cannot take it as a number.
@@ -267,12 +277,47 @@ impl<'a> Fuser<'a> {
         if !fuse || product.is_some() {
             return;
         }
-        let mut candidates: Vec<usize> =
-            operation.op.operands().iter().filter_map(|&v| self.direct(v)).map(|p| self.cluster[p]).collect();
+        let mut candidates: Vec<usize> = Vec::new();
+        for v in operation.op.operands() {
+            let Some(cluster) = self.direct(v).map(|p| self.cluster[p]) else { continue };
+            if self.groups[&cluster].product.is_none() || self.spares(v, i) {
+                candidates.push(cluster);
+            }
+        }
         candidates.sort_unstable();
         candidates.dedup();
         for other in candidates.into_iter().rev() {
             self.try_merge(i, other);
+        }
+    }
+
+    /// Whether computing op i right after a product keeps its operand `v` out of memory, for something no larger.
+    fn spares(&self, v: ValueId, i: usize) -> bool {
+        let result = self.function.operations()[i].results[0];
+        let size = |v: ValueId| self.function.ty(v).dtype.size();
+        let is_output = self.function.outputs().iter().any(|o| o.value == result);
+        self.uses[v.index()] == 1 && (size(result) <= size(v) || is_output)
+    }
+
+    /// Puts clusters of element-wise ops behind the last product that they read. This comes after all ops are placed: an op
+    /// that reads an early product only may be wanted late, and its result would lie in memory until then.
+    fn attach(&mut self) {
+        let mut clusters: Vec<usize> = self.groups.keys().copied().collect();
+        clusters.sort_unstable();
+        for cluster in clusters {
+            let Some(Group { ops, product: None, .. }) = self.groups.get(&cluster) else { continue };
+            let op = ops[0];
+            let read = ops.iter().flat_map(|&i| self.function.operations()[i].op.operands());
+            let products = read.filter_map(|v| self.direct(v)).map(|p| self.cluster[p]);
+            let mut products: Vec<_> =
+                products.filter_map(|c| self.groups[&c].product.map(|product| (product, c))).collect();
+            products.sort_unstable();
+            products.dedup();
+            for (_, behind) in products.into_iter().rev() {
+                if self.groups.get(&cluster).is_some_and(|g| g.product.is_none()) {
+                    self.try_merge(op, behind);
+                }
+            }
         }
     }
 
