@@ -74,14 +74,14 @@ struct Chunk {
 
 /// The part that fits `limit` floats: all of k unless that is long and the product may be cut along it.
 fn chunk(k: usize, n: usize, limit: usize, cut_depth: bool) -> Chunk {
-    let wide = n.next_multiple_of(MAX_WIDTH);
+    let wide = n.max(1).next_multiple_of(MAX_WIDTH);
     let depth = if cut_depth && k > LONG {
         let block = block_depth(k);
         ((limit / wide).clamp(LONG, k) / block * block).max(block)
     } else {
         k
     };
-    let cols = (limit / depth.max(1) / MAX_WIDTH * MAX_WIDTH).clamp(MAX_WIDTH, wide.max(MAX_WIDTH));
+    let cols = (limit / depth.max(1) / MAX_WIDTH * MAX_WIDTH).clamp(MAX_WIDTH, wide);
     Chunk { depth, cols }
 }
 

@@ -199,8 +199,7 @@ impl Lowering<'_> {
         let packed = Shape::new(&x.shape, &y.shape).shared_len(&y.strides, in_memory);
         let packed = packed.map(|len| self.temporary(DType::F32, &[len]));
         let temporaries = packed.iter().map(|v| v.slot).collect();
-        let last = *ops.last().expect("clusters have ops");
-        self.node(Work::Gemm { x, y, result, packed }, last, reads, writes, temporaries);
+        self.node(Work::Gemm { x, y, result, packed }, product, reads, writes, temporaries);
         Ok(())
     }
 
