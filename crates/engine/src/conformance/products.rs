@@ -35,6 +35,17 @@ pub(super) fn products(t: &mut Table, dtype: DType) {
             });
         }
     }
+    // Right operands that are packed in two pieces: of columns, and of contracted elements.
+    for (m, n, k) in [(5, 1000, 1100), (5, 600, 2500)] {
+        let parameters = [(dtype, &[m, k][..], SPREAD), (dtype, &[n, k], SPREAD)];
+        t.add("matmul in pieces", allowed, &parameters, |f, v| {
+            let product = f.matmul(v[0], v[1], false, true)?;
+            Ok(vec![product, f.abs(product)?])
+        });
+        t.add("matmul in pieces, alone", allowed, &parameters, |f, v| {
+            Ok(vec![f.matmul(v[0], v[1], false, true)?])
+        });
+    }
     t.add(
         "matmul of broadcast windows",
         allowed,

@@ -73,7 +73,7 @@ struct Rows {
 
 impl CrossEntropy {
     /// Bytes of scratch that a thread needs.
-    pub(crate) fn scratch_bytes(&self) -> usize {
+    pub(crate) fn scratch_bytes() -> usize {
         4 * Product::scratch_len(None, 0)
     }
 

@@ -4,6 +4,8 @@
 //! block before the next. Registers hold fp32 values that are already rounded to the declared type of the value they
 //! stand for, so a chain has the bits of its ops run one by one.
 
+use std::ops::Range;
+
 use arcane_mil::{Binary, Compare, Logical, Reduce, Unary};
 use arcane_tensor::DType;
 
@@ -252,18 +254,17 @@ impl Fused {
         (self.registers + self.loads.len() + 1) * BLOCK + (self.row_registers + self.loads.len()) * row_stride
     }
 
-    /// Runs the chain over rows `row..row + rows` and columns `col..col + cols` of the domain, where the product that it
-    /// follows is `tile`, dense. At most [`BLOCK`] columns.
+    /// Runs the chain over some rows and columns of the domain, where the product that it follows is `tile`, dense. At most
+    /// [`BLOCK`] columns.
     pub(crate) fn run_tile(
         &self,
         context: &Context<'_>,
         tile: &[f32],
-        row: usize,
-        rows: usize,
-        col: usize,
-        cols: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
         scratch: &mut [f32],
     ) {
+        let (row, rows, col, cols) = (rows.start, rows.len(), cols.start, cols.len());
         debug_assert!(self.reductions.is_empty() && cols <= BLOCK && tile.len() >= rows * cols);
         // Rows of a piece of the columns do not follow one another in the operands.
         let block_rows = if cols == self.cols { (BLOCK / cols.max(1)).clamp(1, rows.max(1)) } else { 1 };

@@ -69,7 +69,7 @@ impl Kernel {
 
 /// How many contracted elements one block takes: all of a short k, else about equal blocks.
 pub(crate) fn block_depth(k: usize) -> usize {
-    k.div_ceil(k.div_ceil(MAX_DEPTH).max(1)).next_multiple_of(8).min(MAX_DEPTH).max(1)
+    k.div_ceil(k.div_ceil(MAX_DEPTH).max(1)).next_multiple_of(8).clamp(1, MAX_DEPTH)
 }
 
 /// The left operand as micro-kernels read it: floats at `row/height·panel + row%height·row_step + k·step`.

@@ -166,7 +166,7 @@ impl Instruction {
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(i) => i.scratch_bytes(),
-            Self::CrossEntropy(i) => i.scratch_bytes(),
+            Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
             Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
         }
     }

@@ -188,10 +188,10 @@ impl Product<'_> {
             chain @ Target::Chain { .. } => chain,
         };
         if k == 0 {
-            return Self { k, n, target, ..self };
+            return Self { n, k, target, ..self };
         }
         // SAFETY: the part lies in the matrices.
-        unsafe { Self { k, n, x: self.x.from(0, k0), y: self.y.from(k0, n0), target, ..self } }
+        unsafe { Self { n, k, x: self.x.from(0, k0), y: self.y.from(k0, n0), target, ..self } }
     }
 
     /// Computes rows of a part's columns `cols`, which are the result's from `n0` on.
@@ -223,7 +223,9 @@ impl Product<'_> {
                     Target::Chain { chain, first_row } => {
                         let (tile, registers) = rest.split_at_mut(LEFT_ROWS * n);
                         self.tile(kernel, right, m0, [m, n], (tile.as_mut_ptr(), n), false, left);
-                        chain.run_tile(context, tile, first_row + m0, m, n0 + cols.start, n, registers);
+                        let rows = first_row + m0..first_row + m0 + m;
+                        let cols = n0 + cols.start..n0 + cols.end;
+                        chain.run_tile(context, tile, rows, cols, registers);
                     }
                 }
             }
@@ -263,5 +265,37 @@ impl Product<'_> {
                 multiply(kernel, left, right, [m, n, k], out, add || k0 > 0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK, LONG, MAX_WIDTH, chunk, cut};
+    use crate::kernels::microkernel::block_depth;
+
+    #[test]
+    fn chunks_fit_their_storage_and_keep_blocks_whole() {
+        for k in [0, 1, 288, 2048, 2049, 32_000, 49_152] {
+            for n in [0, 1, 64, 288, 1000, 32_000] {
+                for cut_depth in [false, true] {
+                    let chunk = chunk(k, n, CHUNK, cut_depth);
+                    assert!(chunk.depth * chunk.cols <= CHUNK.max(chunk.depth * MAX_WIDTH), "{k} × {n}");
+                    let in_blocks = cut_depth && k > LONG && chunk.depth.is_multiple_of(block_depth(k));
+                    let whole = chunk.depth == k || in_blocks;
+                    assert!(whole, "{k} × {n}: {chunk:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_rows_are_cut_along_columns_and_small_products_not_at_all() {
+        let tasks = |m: usize, n: usize, k: usize| {
+            let cut = cut(m, n, k, usize::MAX);
+            (m.div_ceil(cut.rows), n.div_ceil(cut.cols))
+        };
+        assert_eq!(tasks(1024, 288, 288), (22, 1));
+        assert_eq!(tasks(96, 4096, 512), (2, 16));
+        assert_eq!(tasks(100, 100, 20), (1, 1));
     }
 }

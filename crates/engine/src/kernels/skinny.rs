@@ -66,7 +66,7 @@ pub(crate) unsafe fn run_cols(product: &Product<'_>, context: &Context<'_>, cols
                 }
             }
             Target::Chain { chain, first_row } => {
-                chain.run_tile(context, tile, first_row, m, cols.start, n, registers);
+                chain.run_tile(context, tile, first_row..first_row + m, cols, registers);
             }
         }
     }
