@@ -5,7 +5,7 @@ use arcane_tensor::DType;
 
 use super::gemm::batch_offset;
 use super::math::{exp, extreme, maximum, round_f16, sum};
-use super::microkernel::{Kernel, Right, multiply};
+use super::microkernel::{Kernel, Right, block_depth, multiply};
 use super::pack::{Matrix, packed_right, right_len};
 use super::{Access, Bytes, Context, for_each_task, narrow, widen};
 
@@ -235,13 +235,21 @@ impl Attention {
                 let seen = if causal { i1.min(n.s) } else { n.s };
                 let scores = &mut scores[..rows * seen];
                 let q = q.from(i0, 0).in_place(&kernel);
-                multiply(&kernel, q, keys, [rows, seen, n.e], (scores.as_mut_ptr(), seen), false);
+                multiply(
+                    &kernel,
+                    q,
+                    keys,
+                    [rows, seen, n.e],
+                    block_depth(n.e),
+                    (scores.as_mut_ptr(), seen),
+                    false,
+                );
                 let scale = (self.scale, false);
                 probabilities(context, scores, seen, i0, &self.mask, b, scale, f32::NEG_INFINITY);
                 let to = out.add(i0 * row_stride * size);
                 let target = if half { (result.as_mut_ptr(), n.f) } else { (to.cast(), row_stride) };
                 let p = Matrix::floats(scores.as_ptr(), seen, 1).in_place(&kernel);
-                multiply(&kernel, p, values, [rows, n.f, seen], target, false);
+                multiply(&kernel, p, values, [rows, n.f, seen], block_depth(seen), target, false);
                 for r in 0..if half { rows } else { 0 } {
                     let to = to.add(r * row_stride * size);
                     narrow(self.out.dtype, result[r * n.f..].as_ptr(), to, n.f);
@@ -299,7 +307,7 @@ impl AttentionGradient {
                 let seen = if matches!(self.mask, Mask::Causal) { (i0 + rows).min(n.s) } else { n.s };
                 let (p, dp) = (&mut p[..rows * seen], &mut dp[..rows * seen]);
                 let product = |x: Matrix, y: Right, shape: [usize; 3], out, add| {
-                    multiply(&kernel, x.in_place(&kernel), y, shape, out, add);
+                    multiply(&kernel, x.in_place(&kernel), y, shape, block_depth(shape[2]), out, add);
                 };
                 product(q.from(i0, 0), keys_over_e, [rows, seen, n.e], (p.as_mut_ptr(), seen), false);
                 round_all(half, p);

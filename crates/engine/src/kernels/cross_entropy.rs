@@ -98,9 +98,9 @@ impl CrossEntropy {
             let count = chunk.min(n - start);
             // SAFETY: the planner lays all views inside their memories and apart; the logits hold a chunk.
             unsafe {
-                let product = |[m, n, k]: [usize; 3], x, y, to, add| {
-                    let target = Target::Memory { start: to, stride: n, add };
-                    Product { m, n, k, x, y, target }.run(context, packed);
+                let product = |shape: [usize; 3], x, y, to, add| {
+                    let target = Target::Memory { start: to, stride: shape[1], add };
+                    Product::new(shape, x, y, target).run(context, packed);
                 };
                 let h = hidden.from(start, 0);
                 product([count, v, d], h, head.transposed(), logits, false);

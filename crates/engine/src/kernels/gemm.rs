@@ -141,7 +141,7 @@ impl Gemm {
             ProductResult::Chain(chain) => Target::Chain { chain, first_row: b * shape.m },
         };
         let Shape { m, n, k, .. } = shape;
-        Product { m, n, k, x: matrix(&self.x), y: matrix(&self.y), target }
+        Product::new([m, n, k], matrix(&self.x), matrix(&self.y), target)
     }
 }
 

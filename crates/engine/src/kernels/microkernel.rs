@@ -94,7 +94,7 @@ pub(crate) struct Right {
     pub depth: usize,
 }
 
-/// `out = left · right`, or `out += left · right`, for `[m, n, k]`; block after block along k. `out` is row-major with dense
+/// `out = left · right`, or `out += left · right`, for `[m, n, k]`, `block` contracted elements at a time. `out` is row-major with dense
 /// columns.
 ///
 /// # Safety
@@ -105,12 +105,12 @@ pub(crate) unsafe fn multiply(
     left: Left,
     right: Right,
     [m, n, k]: [usize; 3],
+    block: usize,
     out: (*mut f32, usize),
     add: bool,
 ) {
-    let depth = block_depth(k);
-    for k0 in (0..k).step_by(depth) {
-        let count = depth.min(k - k0);
+    for k0 in (0..k).step_by(block) {
+        let count = block.min(k - k0);
         for n0 in (0..n).step_by(kernel.width) {
             let cols = kernel.width.min(n - n0);
             let row_of_kernels = (cols.div_ceil(kernel.lanes) - 1) * kernel.height;
@@ -185,7 +185,7 @@ mod tests {
         let left = Left { start: x.as_ptr(), panel: kernel.height * k, row_step: k, step: 1 };
         let right = Right { start: packed.as_ptr(), depth: k };
         // SAFETY: the vectors hold the matrices.
-        unsafe { multiply(kernel, left, right, [m, n, k], (out.as_mut_ptr(), n), true) };
+        unsafe { multiply(kernel, left, right, [m, n, k], block_depth(k), (out.as_mut_ptr(), n), true) };
         for i in 0..m {
             for j in 0..n {
                 let want = 1.0 + (0..k).map(|kk| x[i * k + kk] * y(kk, j)).sum::<f32>();

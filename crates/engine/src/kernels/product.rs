@@ -58,6 +58,8 @@ pub(crate) struct Product<'a> {
     pub y: Matrix,
     /// Where it goes.
     pub target: Target<'a>,
+    /// Contracted elements of a block: those of the whole product where this is a part of one.
+    block: usize,
 }
 
 // SAFETY: the pointers are to memory that tasks use disjointly.
@@ -108,7 +110,12 @@ fn cut(m: usize, n: usize, k: usize, most_cols: usize) -> Cut {
     Cut { rows, cols }
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
+    /// The product of `x`, `[m, k]`, and `y`, `[k, n]`.
+    pub(crate) fn new([m, n, k]: [usize; 3], x: Matrix, y: Matrix, target: Target<'a>) -> Self {
+        Self { m, n, k, x, y, target, block: block_depth(k) }
+    }
+
     /// Floats of scratch that a thread needs for a task of [`Product::run`], beside what the chain needs.
     pub(crate) fn scratch_len(chain: Option<&Fused>, n: usize) -> usize {
         let tile = if chain.is_some() { LEFT_ROWS * n.min(BLOCK).next_multiple_of(16) } else { 0 };
@@ -255,14 +262,13 @@ impl Product<'_> {
             let x = self.x.from(m0, 0);
             if x.is_left_in_place(self.k) {
                 let left = x.in_place(kernel);
-                return multiply(kernel, left, right, [m, n, self.k], out, add);
+                return multiply(kernel, left, right, [m, n, self.k], self.block, out, add);
             }
-            let depth = block_depth(self.k);
-            for k0 in (0..self.k).step_by(depth) {
-                let k = depth.min(self.k - k0);
+            for k0 in (0..self.k).step_by(self.block) {
+                let k = self.block.min(self.k - k0);
                 let left = pack_left(kernel, x.from(0, k0), m, k, left.as_mut_ptr());
                 let right = Right { start: right.start.add(k0 * kernel.width), ..right };
-                multiply(kernel, left, right, [m, n, k], out, add || k0 > 0);
+                multiply(kernel, left, right, [m, n, k], self.block, out, add || k0 > 0);
             }
         }
     }
