@@ -3,6 +3,8 @@
 //! [`cases`] is the table; [`check`] runs one case on an engine and compares every output with
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
+mod products;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -200,7 +202,8 @@ pub fn cases() -> Vec<Case> {
     for dtype in FLOATS {
         elementwise(&mut table, dtype);
         reductions(&mut table, dtype);
-        products(&mut table, dtype);
+        products::products(&mut table, dtype);
+        products::followed(&mut table, dtype);
         attention(&mut table, dtype);
         movement(&mut table, dtype);
         indexing(&mut table, dtype);
@@ -308,47 +311,6 @@ fn reductions(t: &mut Table, dtype: DType) {
             Ok(vec![f.softmax(v[0], axis)?])
         });
     }
-}
-
-fn products(t: &mut Table, dtype: DType) {
-    let allowed = match dtype {
-        DType::F16 => rounding(dtype),
-        _ => Allowed { absolute: 1e-5, relative: 1e-5 },
-    };
-    let batches: [(&[usize], &[usize]); 5] =
-        [(&[], &[]), (&[2, 3], &[2, 3]), (&[4], &[1]), (&[2, 1], &[3]), (&[1], &[5])];
-    for (bx, by) in batches {
-        for (m, n, k) in [(3, 5, 4), (65, 33, 70), (1, 9, 1)] {
-            for (tx, ty) in [(false, false), (true, false), (false, true), (true, true)] {
-                let x = [bx, &if tx { [k, m] } else { [m, k] }].concat();
-                let y = [by, &if ty { [n, k] } else { [k, n] }].concat();
-                let name = format!("matmul {tx} {ty}");
-                t.add(&name, allowed, &[(dtype, &x, SPREAD), (dtype, &y, SPREAD)], |f, v| {
-                    Ok(vec![f.matmul(v[0], v[1], tx, ty)?])
-                });
-            }
-        }
-    }
-    t.add("matmul tiled", allowed, &[(dtype, &[300, 170], SPREAD), (dtype, &[170, 410], SPREAD)], |f, v| {
-        Ok(vec![f.matmul(v[0], v[1], false, false)?])
-    });
-    for shape in [&[6][..], &[4, 6], &[2, 3, 6], &[2, 1, 3, 6]] {
-        let parameters = [(dtype, shape, SPREAD), (dtype, &[9, 6][..], SPREAD), (dtype, &[9][..], SPREAD)];
-        t.add("linear", allowed, &parameters, |f, v| {
-            let with_bias = f.linear(v[0], v[1], Some(v[2]))?;
-            Ok(vec![with_bias, f.linear(v[0], v[1], None)?])
-        });
-    }
-    t.add(
-        "products of windows",
-        allowed,
-        &[(dtype, &[3, 8, 10], SPREAD), (dtype, &[10, 3, 4], SPREAD)],
-        |f, v| {
-            let y = f.transpose(v[1], &[1, 0, 2])?;
-            let halves = f.split(v[0], 1, &[3, 5])?;
-            Ok(vec![f.matmul(halves[1], y, false, false)?, f.matmul(halves[0], y, false, false)?])
-        },
-    );
 }
 
 /// A causal mask for `n` positions.

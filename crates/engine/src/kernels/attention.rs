@@ -3,9 +3,11 @@
 
 use arcane_tensor::DType;
 
-use super::gemm::{Bytes, Product};
+use super::gemm::batch_offset;
 use super::math::{exp, extreme, maximum, round_f16, sum};
-use super::{Access, Context, for_each_task, narrow, widen};
+use super::microkernel::{Kernel, Right, block_depth, multiply};
+use super::pack::{Matrix, packed_right, right_len};
+use super::{Access, Bytes, Context, for_each_task, narrow, widen};
 
 /// Query rows of a block.
 const ROWS: usize = 64;
@@ -63,9 +65,6 @@ pub(crate) struct AttentionGradient {
     pub d_scale: f32,
 }
 
-/// A matrix of one batch: first element, row stride, column stride.
-type Matrix = (*const f32, usize, usize);
-
 /// The lengths of one attention.
 #[derive(Clone, Copy)]
 struct Lengths {
@@ -87,17 +86,6 @@ fn lengths(query: &Access, value: &Access) -> Lengths {
     }
 }
 
-/// The offset of batch b's first element.
-fn batch_offset(access: &Access, b: usize) -> usize {
-    let outer = access.shape.len() - 2;
-    let (mut rest, mut offset) = (b, 0);
-    for i in (0..outer).rev() {
-        offset += rest % access.shape[i] * access.strides[i];
-        rest /= access.shape[i];
-    }
-    offset
-}
-
 /// Scratch handed out piece by piece.
 struct Pool<'a>(&'a mut [f32]);
 
@@ -110,34 +98,36 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// One batch's matrix as floats: where it is if it is fp32, else widened into scratch.
+/// One batch's matrix.
+fn matrix(context: &Context<'_>, access: &Access, b: usize) -> Matrix {
+    let rank = access.shape.len();
+    let start = context.pointer(access).wrapping_add(batch_offset(access, b) * access.dtype.size());
+    Matrix { start, dtype: access.dtype, row: access.strides[rank - 2], col: access.strides[rank - 1] }
+}
+
+/// `rows × cols` of a matrix as a left operand: where it is if it is fp32, else widened into scratch.
 ///
 /// # Safety
-/// The access must lie inside its memory.
-unsafe fn matrix(context: &Context<'_>, access: &Access, b: usize, pool: &mut Pool<'_>) -> Matrix {
-    let rank = access.shape.len();
-    let (rows, cols) = (access.shape[rank - 2], access.shape[rank - 1]);
-    let (row_stride, col_stride) = (access.strides[rank - 2], access.strides[rank - 1]);
-    let size = access.dtype.size();
-    // SAFETY: as the caller promises.
-    unsafe {
-        let first = context.pointer(access).add(batch_offset(access, b) * size);
-        if access.dtype == DType::F32 {
-            return (first.cast::<f32>().cast_const(), row_stride, col_stride);
-        }
-        let to = pool.take(rows * cols);
-        for r in 0..rows {
-            if col_stride == 1 {
-                widen(access.dtype, first.add(r * row_stride * size), to[r * cols..].as_mut_ptr(), cols);
-            } else {
-                for c in 0..cols {
-                    let from = first.add((r * row_stride + c * col_stride) * size);
-                    widen(access.dtype, from, &raw mut to[r * cols + c], 1);
-                }
-            }
-        }
-        (to.as_ptr(), cols, 1)
+/// The rows must lie in the matrix.
+unsafe fn widened(x: Matrix, rows: usize, cols: usize, pool: &mut Pool<'_>) -> Matrix {
+    if x.dtype == DType::F32 {
+        return x;
     }
+    let to = pool.take(rows * cols);
+    for (r, to) in to.chunks_exact_mut(cols).enumerate() {
+        // SAFETY: as the caller promises.
+        unsafe { x.widen(r, 0, false, to.as_mut_ptr(), cols) };
+    }
+    Matrix::floats(to.as_ptr(), cols, 1)
+}
+
+/// A right operand of `k × n`, packed into scratch.
+///
+/// # Safety
+/// The elements must lie in the matrix.
+unsafe fn packed(kernel: &Kernel, y: Matrix, k: usize, n: usize, pool: &mut Pool<'_>) -> Right {
+    // SAFETY: as the caller promises.
+    unsafe { packed_right(kernel, y, k, n, pool.take(right_len(k, n)).as_mut_ptr()) }
 }
 
 /// Masks and scales a block of scores and makes each row a softmax. `seen` keys are in the block.
@@ -205,7 +195,8 @@ impl Attention {
     /// Bytes of scratch that a thread needs.
     pub(crate) fn scratch_bytes(&self) -> usize {
         let n = lengths(&self.query, &self.value);
-        4 * (ROWS * n.s + (n.l * n.e) + n.s * (n.e + n.f) + ROWS * n.f + 128)
+        let queries = if self.query.dtype == DType::F32 { 0 } else { n.l * n.e };
+        4 * (ROWS * (n.s + n.f) + queries + right_len(n.e, n.s) + right_len(n.s, n.f) + 128)
     }
 
     /// Runs it: a task for each batch, or for each block of queries where batches are few.
@@ -227,80 +218,44 @@ impl Attention {
         let (rank, size) = (self.out.shape.len(), self.out.dtype.size());
         let row_stride = self.out.strides[rank - 2];
         let half = self.out.dtype != DType::F32;
+        let kernel = Kernel::best();
+        let causal = matches!(self.mask, Mask::Causal);
+        let rows_seen = (blocks.end * ROWS).min(n.l);
+        let all_seen = if causal { rows_seen.min(n.s) } else { n.s };
         // SAFETY: as the caller promises.
         unsafe {
-            let q = matrix(context, &self.query, b, &mut pool);
-            let k = matrix(context, &self.key, b, &mut pool);
-            let v = matrix(context, &self.value, b, &mut pool);
+            let q = widened(matrix(context, &self.query, b), rows_seen, n.e, &mut pool);
+            let keys = matrix(context, &self.key, b).transposed();
+            let keys = packed(&kernel, keys, n.e, all_seen, &mut pool);
+            let values = packed(&kernel, matrix(context, &self.value, b), all_seen, n.f, &mut pool);
             let out = context.pointer(&self.out).add(batch_offset(&self.out, b) * size);
             for block in blocks {
                 let (i0, i1) = (block * ROWS, ((block + 1) * ROWS).min(n.l));
                 let rows = i1 - i0;
-                let seen = if matches!(self.mask, Mask::Causal) { i1.min(n.s) } else { n.s };
+                let seen = if causal { i1.min(n.s) } else { n.s };
                 let scores = &mut scores[..rows * seen];
-                block_scores(q, k, i0, rows, seen, n.e, scores);
-                probabilities(
-                    context,
-                    scores,
-                    seen,
-                    i0,
-                    &self.mask,
-                    b,
-                    (self.scale, false),
-                    f32::NEG_INFINITY,
+                let q = q.from(i0, 0).in_place(&kernel);
+                multiply(
+                    &kernel,
+                    q,
+                    keys,
+                    [rows, seen, n.e],
+                    block_depth(n.e),
+                    (scores.as_mut_ptr(), seen),
+                    false,
                 );
+                let scale = (self.scale, false);
+                probabilities(context, scores, seen, i0, &self.mask, b, scale, f32::NEG_INFINITY);
                 let to = out.add(i0 * row_stride * size);
-                let (target, stride) =
-                    if half { (result.as_mut_ptr(), n.f) } else { (to.cast(), row_stride) };
-                Product {
-                    m: rows,
-                    n: n.f,
-                    k: seen,
-                    x: (scores.as_ptr(), seen, 1),
-                    y: v,
-                    out: (target, stride),
-                    add: false,
-                    factor: 1.0,
-                }
-                .run();
-                if half {
-                    for r in 0..rows {
-                        narrow(
-                            self.out.dtype,
-                            result[r * n.f..].as_ptr(),
-                            to.add(r * row_stride * size),
-                            n.f,
-                        );
-                    }
+                let target = if half { (result.as_mut_ptr(), n.f) } else { (to.cast(), row_stride) };
+                let p = Matrix::floats(scores.as_ptr(), seen, 1).in_place(&kernel);
+                multiply(&kernel, p, values, [rows, n.f, seen], block_depth(seen), target, false);
+                for r in 0..if half { rows } else { 0 } {
+                    let to = to.add(r * row_stride * size);
+                    narrow(self.out.dtype, result[r * n.f..].as_ptr(), to, n.f);
                 }
             }
         }
-    }
-}
-
-/// Unscaled scores of a block of queries against the first `seen` keys.
-unsafe fn block_scores(
-    q: Matrix,
-    k: Matrix,
-    i0: usize,
-    rows: usize,
-    seen: usize,
-    e: usize,
-    scores: &mut [f32],
-) {
-    // SAFETY: the caller's matrices hold these rows.
-    unsafe {
-        Product {
-            m: rows,
-            n: seen,
-            k: e,
-            x: (q.0.add(i0 * q.1), q.1, q.2),
-            y: (k.0, k.2, k.1),
-            out: (scores.as_mut_ptr(), seen),
-            add: false,
-            factor: 1.0,
-        }
-        .run();
     }
 }
 
@@ -308,7 +263,14 @@ impl AttentionGradient {
     /// Bytes of scratch that a thread needs.
     pub(crate) fn scratch_bytes(&self) -> usize {
         let n = lengths(&self.query, &self.value);
-        4 * (2 * ROWS * n.s + 2 * (n.l * (n.e + n.f) + n.s * (n.e + n.f)) + 256)
+        let packed = right_len(n.e, n.s)
+            + right_len(n.f, n.s)
+            + right_len(n.s, n.e)
+            + right_len(n.l, n.e)
+            + right_len(n.l, n.f);
+        let half = self.query.dtype != DType::F32;
+        let wide = if half { n.l * (2 * n.e + n.f) + n.s * (n.e + n.f) } else { 0 };
+        4 * (2 * ROWS * n.s + packed + wide + 256)
     }
 
     /// Runs it: a task for each batch.
@@ -325,43 +287,42 @@ impl AttentionGradient {
         let p = pool.take(ROWS * n.s);
         let dp = pool.take(ROWS * n.s);
         let half = self.d[0].dtype != DType::F32;
+        let kernel = Kernel::best();
         // SAFETY: as the caller promises.
         unsafe {
-            let q = matrix(context, &self.query, b, &mut pool);
-            let k = matrix(context, &self.key, b, &mut pool);
-            let v = matrix(context, &self.value, b, &mut pool);
-            let d_out = matrix(context, &self.d_out, b, &mut pool);
+            let [q, k, v, d_out] =
+                [&self.query, &self.key, &self.value, &self.d_out].map(|access| matrix(context, access, b));
+            // Each operand is packed once, in the direction in which the products of all blocks contract it.
+            let keys_over_e = packed(&kernel, k.transposed(), n.e, n.s, &mut pool);
+            let values_over_f = packed(&kernel, v.transposed(), n.f, n.s, &mut pool);
+            let keys_over_s = packed(&kernel, k, n.s, n.e, &mut pool);
+            let queries_over_l = packed(&kernel, q, n.l, n.e, &mut pool);
+            let d_out_over_l = packed(&kernel, d_out, n.l, n.f, &mut pool);
+            let q = widened(q, n.l, n.e, &mut pool);
+            let d_out = widened(d_out, n.l, n.f, &mut pool);
             let targets: [Target; 3] =
                 std::array::from_fn(|i| Target::new(context, &self.d[i], b, &mut pool));
             for i0 in (0..n.l).step_by(ROWS) {
                 let rows = ROWS.min(n.l - i0);
                 let seen = if matches!(self.mask, Mask::Causal) { (i0 + rows).min(n.s) } else { n.s };
                 let (p, dp) = (&mut p[..rows * seen], &mut dp[..rows * seen]);
-                block_scores(q, k, i0, rows, seen, n.e, p);
+                let product = |x: Matrix, y: Right, shape: [usize; 3], out, add| {
+                    multiply(&kernel, x.in_place(&kernel), y, shape, block_depth(shape[2]), out, add);
+                };
+                product(q.from(i0, 0), keys_over_e, [rows, seen, n.e], (p.as_mut_ptr(), seen), false);
                 round_all(half, p);
-                probabilities(
-                    context,
-                    p,
-                    seen,
-                    i0,
-                    &self.mask,
-                    b,
-                    (self.scale, self.round_scaled),
-                    self.masked,
-                );
-                let d_rows = (d_out.0.add(i0 * d_out.1), d_out.1, d_out.2);
-                let v_t = (v.0, v.2, v.1);
-                let product =
-                    |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run();
-                product(rows, seen, n.f, d_rows, v_t, (dp.as_mut_ptr(), seen), false);
+                let scale = (self.scale, self.round_scaled);
+                probabilities(context, p, seen, i0, &self.mask, b, scale, self.masked);
+                let d_rows = d_out.from(i0, 0);
+                product(d_rows, values_over_f, [rows, seen, n.f], (dp.as_mut_ptr(), seen), false);
                 round_all(half, dp);
                 self.score_gradients(p, dp, seen, half);
-                let (p, ds) = ((p.as_ptr(), 1, seen), dp.as_ptr());
-                product(seen, n.f, rows, p, d_rows, targets[2].out, true);
-                let q_rows = (q.0.add(i0 * q.1), q.1, q.2);
-                product(seen, n.e, rows, (ds, 1, seen), q_rows, targets[1].out, true);
+                let (p, ds) = (Matrix::floats(p.as_ptr(), seen, 1), Matrix::floats(dp.as_ptr(), seen, 1));
+                let block = |y: Right| Right { start: y.start.add(i0 * kernel.width), ..y };
+                product(p.transposed(), block(d_out_over_l), [seen, n.f, rows], targets[2].out, true);
+                product(ds.transposed(), block(queries_over_l), [seen, n.e, rows], targets[1].out, true);
                 let dq = (targets[0].out.0.add(i0 * targets[0].out.1), targets[0].out.1);
-                product(rows, n.e, seen, (ds, seen, 1), k, dq, false);
+                product(ds, keys_over_s, [rows, n.e, seen], dq, false);
             }
             for target in targets {
                 target.finish();

@@ -2,12 +2,15 @@
 
 use arcane_tensor::DType;
 
-use super::gemm::{Bytes, Product, narrow_view, widen_view};
 use super::math::{exp, extreme, maximum, round_f16, sum};
-use super::{Access, Context, for_each_task};
+use super::pack::Matrix;
+use super::product::{Product, Target, packed_len};
+use super::{Access, Bytes, Context, for_each_task, narrow};
 
 /// Logits held at once.
 const LOGITS: usize = 8 << 20;
+/// Elements that a conversion task takes.
+const CONVERSION: usize = 64 * 1024;
 
 /// What a linear head, its log-sum-exp and its picked logits give; and the gradients of hidden and head.
 #[derive(Clone, Debug)]
@@ -26,8 +29,8 @@ pub(crate) struct CrossEntropy {
     pub gradient: Option<Gradient>,
     /// fp32, `[chunk, V]`.
     pub logits: Access,
-    /// fp32 copies of hidden and head, where those are fp16.
-    pub wide: Option<[Access; 2]>,
+    /// Where right operands of products are packed: [`shared_len`] floats.
+    pub packed: Access,
 }
 
 /// Gradients: with `dl = softmax(logits)·factor` plus `update` at the target, `d_hidden = dl·head` and `d_head = dlᵀ·hidden`.
@@ -41,7 +44,7 @@ pub(crate) struct Gradient {
     pub d_hidden: Option<Access>,
     /// Like head, if wanted.
     pub d_head: Option<Access>,
-    /// fp32 forms of `d_hidden` and `d_head`, where those are fp16.
+    /// Where those are fp16, their fp32 sums: a chunk of `d_hidden`, all of `d_head`.
     pub wide: [Option<Access>; 2],
 }
 
@@ -50,6 +53,12 @@ pub(crate) fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
     let most = (LOGITS / vocabulary.max(1)).max(16);
     let chunks = rows.div_ceil(most).max(1);
     rows.div_ceil(chunks).next_multiple_of(16).min(rows.max(1))
+}
+
+/// Floats of storage for the packed right operands of the products of hidden `[N, D]` and head `[V, D]`.
+pub(crate) fn shared_len(n: usize, d: usize, v: usize) -> usize {
+    let chunk = chunk_rows(n, v);
+    packed_len(d, v, true).max(packed_len(v, d, true)).max(packed_len(chunk, d, true))
 }
 
 /// Per-row inputs and outputs of the softmax pass.
@@ -63,17 +72,18 @@ struct Rows {
 }
 
 impl CrossEntropy {
+    /// Bytes of scratch that a thread needs.
+    pub(crate) fn scratch_bytes() -> usize {
+        4 * Product::scratch_len(None, 0)
+    }
+
     /// Runs it, chunk by chunk.
     pub(crate) fn run(&self, context: &Context<'_>) {
         let (n, d, v) = (self.hidden.shape[0], self.hidden.shape[1], self.head.shape[0]);
-        let (mut hidden, mut head) = (&self.hidden, &self.head);
-        if let Some([wide_hidden, wide_head]) = &self.wide {
-            widen_view(context, hidden, wide_hidden);
-            widen_view(context, head, wide_head);
-            (hidden, head) = (wide_hidden, wide_head);
-        }
         let floats = |a: &Access| context.pointer(a).cast::<f32>();
         let bytes = |a: &Access| Bytes(context.pointer(a));
+        let dense = |a: &Access| Matrix { start: context.pointer(a), dtype: a.dtype, row: d, col: 1 };
+        let (hidden, head) = (dense(&self.hidden), dense(&self.head));
         let rows = Rows {
             targets: bytes(&self.targets),
             log_sum: self.log_sum.as_ref().map(bytes),
@@ -81,36 +91,34 @@ impl CrossEntropy {
             gradient: self.gradient.as_ref().map(|g| (bytes(&g.factor), bytes(&g.update))),
             half: self.hidden.dtype == DType::F16,
         };
-        let logits = floats(&self.logits);
-        let target = |wanted: &Option<Access>, wide: &Option<Access>| {
-            wanted.as_ref().map(|access| floats(wide.as_ref().unwrap_or(access)))
-        };
-        let d_hidden = self.gradient.as_ref().and_then(|g| target(&g.d_hidden, &g.wide[0]));
-        let d_head = self.gradient.as_ref().and_then(|g| target(&g.d_head, &g.wide[1]));
+        let (logits, packed) = (floats(&self.logits), floats(&self.packed));
+        let gradient = self.gradient.as_ref();
         let chunk = chunk_rows(n, v);
         for start in (0..n).step_by(chunk) {
             let count = chunk.min(n - start);
             // SAFETY: the planner lays all views inside their memories and apart; the logits hold a chunk.
             unsafe {
-                let h = (floats(hidden).add(start * d).cast_const(), d, 1);
-                let e = floats(head).cast_const();
-                let product =
-                    |m, n, k, x, y, out, add| Product { m, n, k, x, y, out, add, factor: 1.0 }.run_tiled();
-                product(count, v, d, h, (e, 1, d), (logits, v), false);
+                let product = |shape: [usize; 3], x, y, to, add| {
+                    let target = Target::Memory { start: to, stride: shape[1], add };
+                    Product::new(shape, x, y, target).run(context, packed);
+                };
+                let h = hidden.from(start, 0);
+                product([count, v, d], h, head.transposed(), logits, false);
                 self.softmax_rows(context, rows, Bytes(logits.cast()), start, count);
-                let dl = logits.cast_const();
-                if let Some(to) = d_hidden {
-                    product(count, d, v, (dl, v, 1), (e, d, 1), (to.add(start * d), d), false);
+                let dl = Matrix::floats(logits, v, 1);
+                if let Some((to, wide)) = gradient.and_then(|g| Some((g.d_hidden.as_ref()?, &g.wide[0]))) {
+                    let sums = wide.as_ref().map_or_else(|| floats(to).add(start * d), floats);
+                    product([count, d, v], dl, head, sums, false);
+                    if wide.is_some() {
+                        round_to(sums, context.pointer(to).add(start * d * to.dtype.size()), count * d);
+                    }
                 }
-                if let Some(to) = d_head {
-                    product(v, d, count, (dl, 1, v), h, (to, d), start > 0);
-                }
-            }
-        }
-        if let Some(g) = &self.gradient {
-            for (wide, to) in g.wide.iter().zip([&g.d_hidden, &g.d_head]) {
-                if let (Some(wide), Some(to)) = (wide, to) {
-                    narrow_view(context, wide, to);
+                if let Some((to, wide)) = gradient.and_then(|g| Some((g.d_head.as_ref()?, &g.wide[1]))) {
+                    let sums = floats(wide.as_ref().unwrap_or(to));
+                    product([v, d, count], dl.transposed(), h, sums, start > 0);
+                    if wide.is_some() && start + count == n {
+                        round_to(sums, context.pointer(to), v * d);
+                    }
                 }
             }
         }
@@ -176,4 +184,20 @@ unsafe fn row_pass(context: &Context<'_>, rows: Rows, row: &mut [f32], i: usize)
             }
         }
     }
+}
+
+/// Rounds n floats to fp16, in parallel.
+///
+/// # Safety
+/// Both must hold n elements.
+unsafe fn round_to(from: *const f32, to: *mut u8, n: usize) {
+    let (from, to) = (Bytes(from.cast_mut().cast()), Bytes(to));
+    for_each_task(n.div_ceil(CONVERSION), &|t| {
+        let (start, end) = (t * CONVERSION, ((t + 1) * CONVERSION).min(n));
+        // SAFETY: as the caller promises.
+        unsafe {
+            let from = from.get().add(start * 4).cast_const().cast();
+            narrow(DType::F16, from, to.get().add(start * 2), end - start);
+        }
+    });
 }

@@ -4,10 +4,13 @@
 //! block before the next. Registers hold fp32 values that are already rounded to the declared type of the value they
 //! stand for, so a chain has the bits of its ops run one by one.
 
+use std::ops::Range;
+
 use arcane_mil::{Binary, Compare, Logical, Reduce, Unary};
 use arcane_tensor::DType;
 
-use super::math::{exp, extreme, maximum, minimum, round_f16, sigmoid, sign, sum};
+use super::apply::{Source, apply, at_row, reduce_row};
+use super::math::{maximum, minimum, round_f16};
 use super::{Access, Context, for_each_task, narrow, widen};
 
 /// Elements of a block, where rows are shorter.
@@ -26,6 +29,8 @@ pub(crate) enum Operand {
     Row(usize),
     /// An input.
     Load(usize),
+    /// The product that the chain follows.
+    Tile,
     /// A number.
     Constant(f32),
 }
@@ -151,14 +156,6 @@ impl Cut {
     }
 }
 
-/// An operand in a block.
-#[derive(Clone, Copy)]
-enum Source {
-    Slice(*const f32),
-    Value(f32),
-    Rows(*const f32),
-}
-
 impl Port {
     fn is_scalar(&self) -> bool {
         self.is_row() && self.access.strides.iter().zip(&self.access.shape).all(|(&s, &d)| s == 0 || d == 1)
@@ -232,8 +229,16 @@ impl Fused {
             let blocks = t * cut.blocks_per_task..((t + 1) * cut.blocks_per_task).min(cut.blocks);
             arch.dispatch(|| {
                 self.start_partials(context, t);
+                let frame = Frame::new(self, context, cut.block_rows, cut.block_len(), context.scratch());
                 for block in blocks.clone() {
-                    self.block(context, &cut, t, block);
+                    let row = block / cut.col_blocks * cut.block_rows;
+                    let col = block % cut.col_blocks * cut.block_cols;
+                    let rows = cut.block_rows.min(cut.rows - row);
+                    let cols = cut.block_cols.min(self.cols - col);
+                    frame.block(row, rows, col, cols);
+                    for reduction in &self.reductions {
+                        frame.accumulate(reduction, t, row, rows, col, cols);
+                    }
                 }
             });
         };
@@ -243,24 +248,34 @@ impl Fused {
         }
     }
 
-    #[inline(always)]
-    fn block(&self, context: &Context<'_>, cut: &Cut, task: usize, block: usize) {
-        let (row, col) = (block / cut.col_blocks * cut.block_rows, block % cut.col_blocks * cut.block_cols);
-        let rows = cut.block_rows.min(cut.rows - row);
-        let cols = cut.block_cols.min(self.cols - col);
-        let frame = Frame::new(self, context, cut);
-        for (i, port) in self.loads.iter().enumerate() {
-            frame.load(port, i, row, rows, col, cols);
-        }
-        for micro in &self.micros {
-            frame.step(micro, rows, cols, row, col);
-        }
-        for store in &self.stores {
-            frame.store(store, row, rows, col, cols);
-        }
-        for reduction in &self.reductions {
-            frame.accumulate(reduction, task, row, rows, col, cols);
-        }
+    /// Floats of scratch for [`Fused::run_tile`].
+    pub(crate) fn tile_scratch_len(&self) -> usize {
+        let row_stride = BLOCK.next_multiple_of(16);
+        (self.registers + self.loads.len() + 1) * BLOCK + (self.row_registers + self.loads.len()) * row_stride
+    }
+
+    /// Runs the chain over some rows and columns of the domain, where the product that it follows is `tile`, dense. At most
+    /// [`BLOCK`] columns.
+    pub(crate) fn run_tile(
+        &self,
+        context: &Context<'_>,
+        tile: &[f32],
+        rows: Range<usize>,
+        cols: Range<usize>,
+        scratch: &mut [f32],
+    ) {
+        let (row, rows, col, cols) = (rows.start, rows.len(), cols.start, cols.len());
+        debug_assert!(self.reductions.is_empty() && cols <= BLOCK && tile.len() >= rows * cols);
+        // Rows of a piece of the columns do not follow one another in the operands.
+        let block_rows = if cols == self.cols { (BLOCK / cols.max(1)).clamp(1, rows.max(1)) } else { 1 };
+        let block_len = (block_rows * cols).next_multiple_of(16);
+        pulp::Arch::new().dispatch(|| {
+            let mut frame = Frame::new(self, context, block_rows, block_len, scratch);
+            for done in (0..rows).step_by(block_rows) {
+                frame.tile = tile[done * cols..].as_ptr();
+                frame.block(row + done, block_rows.min(rows - done), col, cols);
+            }
+        });
     }
 
     #[inline(always)]
@@ -315,6 +330,8 @@ struct Frame<'a> {
     chain: &'a Fused,
     context: &'a Context<'a>,
     block_rows: usize,
+    /// The block's part of the product that the chain follows.
+    tile: *const f32,
     registers: *mut f32,
     staged: *mut f32,
     row_registers: *mut f32,
@@ -325,20 +342,26 @@ struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     #[inline(always)]
-    fn new(chain: &'a Fused, context: &'a Context<'a>, cut: &Cut) -> Self {
-        let stride = cut.block_len();
-        let row_stride = cut.block_rows.next_multiple_of(16);
-        let registers = context.scratch().as_mut_ptr();
-        // SAFETY: `scratch_bytes` counts all four parts.
+    fn new(
+        chain: &'a Fused,
+        context: &'a Context<'a>,
+        block_rows: usize,
+        stride: usize,
+        scratch: &mut [f32],
+    ) -> Self {
+        let row_stride = block_rows.next_multiple_of(16);
+        let registers = scratch.as_mut_ptr();
+        // SAFETY: `scratch_bytes` and `tile_scratch_len` count all four parts.
         unsafe {
             let staged = registers.add(chain.registers * stride);
             let row_registers = staged.add((chain.loads.len() + 1) * stride);
             let staged_rows = row_registers.add(chain.row_registers * row_stride);
-            let block_rows = cut.block_rows;
+            let tile = std::ptr::null();
             Self {
                 chain,
                 context,
                 block_rows,
+                tile,
                 registers,
                 staged,
                 row_registers,
@@ -346,6 +369,20 @@ impl<'a> Frame<'a> {
                 stride,
                 row_stride,
             }
+        }
+    }
+
+    /// Inputs, steps and outputs of one block.
+    #[inline(always)]
+    fn block(&self, row: usize, rows: usize, col: usize, cols: usize) {
+        for (i, port) in self.chain.loads.iter().enumerate() {
+            self.load(port, i, row, rows, col, cols);
+        }
+        for micro in &self.chain.micros {
+            self.step(micro, rows, cols, row, col);
+        }
+        for store in &self.chain.stores {
+            self.store(store, row, rows, col, cols);
         }
     }
 
@@ -405,6 +442,7 @@ impl<'a> Frame<'a> {
         unsafe {
             match operand {
                 Operand::Constant(c) => Source::Value(c),
+                Operand::Tile => Source::Slice(self.tile),
                 Operand::Register(i) => Source::Slice(self.registers.add(i * self.stride)),
                 Operand::Row(i) => Source::Rows(self.row_registers.add(i * self.row_stride)),
                 Operand::Load(i) => {
@@ -551,159 +589,5 @@ unsafe fn combine(kind: Reduce, partial: *mut f64, value: f64, n: usize) {
             Reduce::Mean => *partial + value * n as f64,
             Reduce::Sum | Reduce::SumSquare | Reduce::LogSumExp => *partial + value,
         };
-    }
-}
-
-#[inline(always)]
-unsafe fn at_row(source: Source, r: usize, cols: usize) -> Source {
-    // SAFETY: the caller's row is in the block.
-    unsafe {
-        match source {
-            Source::Slice(p) => Source::Slice(p.add(r * cols)),
-            Source::Rows(p) => Source::Value(*p.add(r)),
-            value @ Source::Value(_) => value,
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn reduce_row(kind: Reduce, source: Source, cols: usize) -> f32 {
-    let values = match source {
-        // SAFETY: the slice holds the row.
-        Source::Slice(p) | Source::Rows(p) => unsafe { std::slice::from_raw_parts(p, cols) },
-        Source::Value(v) => {
-            let (x, n) = (f64::from(v), cols as f64);
-            return match kind {
-                Reduce::Sum => (x * n) as f32,
-                Reduce::SumSquare => (x * x * n) as f32,
-                Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::LogSumExp => v,
-            };
-        }
-    };
-    match kind {
-        Reduce::Sum | Reduce::LogSumExp => sum(values, |x| x) as f32,
-        Reduce::Mean => (sum(values, |x| x) / cols as f64) as f32,
-        Reduce::SumSquare => sum(values, |x| x * x) as f32,
-        Reduce::Max => extreme(values, f32::NEG_INFINITY, maximum),
-        Reduce::Min => extreme(values, f32::INFINITY, minimum),
-    }
-}
-
-/// Runs one step over n elements.
-#[inline(always)]
-unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: usize, round: bool) {
-    // SAFETY: the caller's pointers hold n elements.
-    unsafe {
-        match step {
-            Step::Unary(kind) => unary(kind, a, to, n),
-            Step::Truth => map1(a, to, n, |x| f32::from(u8::from(x != 0.0))),
-            Step::FiniteOrZero => map1(a, to, n, |x| if x.is_infinite() { 0.0 } else { x }),
-            Step::Binary(kind) => match kind {
-                Binary::Add => map2(a, b, to, n, |x, y| x + y),
-                Binary::Sub => map2(a, b, to, n, |x, y| x - y),
-                Binary::Mul => map2(a, b, to, n, |x, y| x * y),
-                Binary::RealDiv => map2(a, b, to, n, |x, y| x / y),
-                Binary::Maximum => map2(a, b, to, n, maximum),
-                Binary::Minimum => map2(a, b, to, n, minimum),
-            },
-            Step::Compare(kind) => {
-                let truth = |b: bool| f32::from(u8::from(b));
-                match kind {
-                    Compare::Equal => map2(a, b, to, n, |x, y| truth(x == y)),
-                    Compare::NotEqual => map2(a, b, to, n, |x, y| truth(x != y)),
-                    Compare::Less => map2(a, b, to, n, |x, y| truth(x < y)),
-                    Compare::LessEqual => map2(a, b, to, n, |x, y| truth(x <= y)),
-                    Compare::Greater => map2(a, b, to, n, |x, y| truth(x > y)),
-                    Compare::GreaterEqual => map2(a, b, to, n, |x, y| truth(x >= y)),
-                }
-            }
-            Step::Logical(Logical::And) => map2(a, b, to, n, |x, y| x * y),
-            Step::Logical(Logical::Or) => map2(a, b, to, n, maximum),
-            Step::Select => {
-                for i in 0..n {
-                    *to.add(i) = if value(a, i) == 0.0 { value(c, i) } else { value(b, i) };
-                }
-            }
-            Step::Reduce(_) => unreachable!("reductions go to row registers"),
-        }
-        if round {
-            for i in 0..n {
-                *to.add(i) = round_f16(*to.add(i));
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn unary(kind: Unary, a: Source, to: *mut f32, n: usize) {
-    // SAFETY: as for `apply`.
-    unsafe {
-        match kind {
-            Unary::Abs => map1(a, to, n, f32::abs),
-            Unary::Identity => map1(a, to, n, |x| x),
-            Unary::Sign => map1(a, to, n, sign),
-            Unary::Square => map1(a, to, n, |x| x * x),
-            Unary::Sqrt => map1(a, to, n, f32::sqrt),
-            Unary::Rsqrt { epsilon } => {
-                let epsilon = epsilon as f32;
-                map1(a, to, n, |x| 1.0 / (x + epsilon).sqrt());
-            }
-            Unary::Exp => map1(a, to, n, exp),
-            Unary::Log { epsilon } => {
-                let epsilon = epsilon as f32;
-                map1(a, to, n, |x| (x + epsilon).ln());
-            }
-            Unary::Sigmoid => map1(a, to, n, sigmoid),
-            Unary::Silu => map1(a, to, n, |x| x * sigmoid(x)),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn value(source: Source, i: usize) -> f32 {
-    match source {
-        // SAFETY: as for `apply`.
-        Source::Slice(p) | Source::Rows(p) => unsafe { *p.add(i) },
-        Source::Value(v) => v,
-    }
-}
-
-#[inline(always)]
-unsafe fn map1(a: Source, to: *mut f32, n: usize, f: impl Fn(f32) -> f32) {
-    // SAFETY: as for `apply`.
-    unsafe {
-        match a {
-            Source::Slice(p) | Source::Rows(p) => {
-                for i in 0..n {
-                    *to.add(i) = f(*p.add(i));
-                }
-            }
-            Source::Value(v) => std::slice::from_raw_parts_mut(to, n).fill(f(v)),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn map2(a: Source, b: Source, to: *mut f32, n: usize, f: impl Fn(f32, f32) -> f32) {
-    // SAFETY: as for `apply`.
-    unsafe {
-        match (a, b) {
-            (Source::Value(x), Source::Value(y)) => std::slice::from_raw_parts_mut(to, n).fill(f(x, y)),
-            (Source::Value(x), Source::Slice(q) | Source::Rows(q)) => {
-                for i in 0..n {
-                    *to.add(i) = f(x, *q.add(i));
-                }
-            }
-            (Source::Slice(p) | Source::Rows(p), Source::Value(y)) => {
-                for i in 0..n {
-                    *to.add(i) = f(*p.add(i), y);
-                }
-            }
-            (Source::Slice(p) | Source::Rows(p), Source::Slice(q) | Source::Rows(q)) => {
-                for i in 0..n {
-                    *to.add(i) = f(*p.add(i), *q.add(i));
-                }
-            }
-        }
     }
 }

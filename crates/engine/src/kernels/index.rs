@@ -3,8 +3,7 @@
 use arcane_mil::ScatterMode;
 use arcane_tensor::DType;
 
-use super::gemm::Bytes;
-use super::{Access, Context, for_each_task};
+use super::{Access, Bytes, Context, for_each_task};
 
 /// Bytes that are worth a task.
 const TASK: usize = 64 * 1024;

@@ -6,20 +6,25 @@
 #![expect(unsafe_code, reason = "kernels work on memory that the planner has laid out")]
 #![expect(clippy::cast_ptr_alignment, reason = "the planner aligns every element to its type")]
 
+mod apply;
 pub(crate) mod attention;
+mod convert;
 pub(crate) mod cross_entropy;
 pub(crate) mod fused;
 pub(crate) mod gemm;
 pub(crate) mod index;
 pub(crate) mod math;
 pub(crate) mod memory;
+mod microkernel;
+mod pack;
+pub(crate) mod product;
+mod skinny;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use arcane_tensor::DType;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 
+use self::convert::{narrow, widen};
 use self::memory::HostMemory;
 
 /// Which memory an access is in: an index into [`Context::bases`].
@@ -160,11 +165,9 @@ impl Instruction {
             Self::Fused(i) => i.scratch_bytes(),
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
-            Self::Gemm(_)
-            | Self::CrossEntropy(_)
-            | Self::Gather(_)
-            | Self::Scatter(_)
-            | Self::Copy { .. } => 0,
+            Self::Gemm(i) => i.scratch_bytes(),
+            Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
+            Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
         }
     }
 
@@ -201,6 +204,22 @@ impl Instruction {
     }
 }
 
+/// A pointer that tasks share; each uses its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes(pub *mut u8);
+
+// SAFETY: tasks use disjoint parts.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    /// The pointer.
+    pub(crate) fn get(self) -> *mut u8 {
+        self.0
+    }
+}
+
 /// Calls `task` for 0..n, in parallel by halving.
 pub(crate) fn for_each_task(n: usize, task: &(impl Fn(usize) + Sync)) {
     fn halve(from: usize, to: usize, task: &(impl Fn(usize) + Sync)) {
@@ -214,44 +233,4 @@ pub(crate) fn for_each_task(n: usize, task: &(impl Fn(usize) + Sync)) {
         rayon::join(|| halve(from, middle, task), || halve(middle, to, task));
     }
     halve(0, n, task);
-}
-
-/// Converts `n` consecutive elements to fp32.
-///
-/// # Safety
-/// `from` must hold n elements of the type (fp16, fp32 or bool), `to` n floats, apart from each other.
-pub(crate) unsafe fn widen(dtype: DType, from: *const u8, to: *mut f32, n: usize) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let to = std::slice::from_raw_parts_mut(to, n);
-        match dtype {
-            DType::F16 => std::slice::from_raw_parts(from.cast::<f16>(), n).convert_to_f32_slice(to),
-            DType::F32 => to.copy_from_slice(std::slice::from_raw_parts(from.cast::<f32>(), n)),
-            _ => {
-                for (t, &b) in to.iter_mut().zip(std::slice::from_raw_parts(from, n)) {
-                    *t = f32::from(b);
-                }
-            }
-        }
-    }
-}
-
-/// Converts `n` floats to consecutive elements of a type.
-///
-/// # Safety
-/// `from` must hold n floats, `to` n elements of the type (fp16, fp32 or bool), apart from each other.
-pub(crate) unsafe fn narrow(dtype: DType, from: *const f32, to: *mut u8, n: usize) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let from = std::slice::from_raw_parts(from, n);
-        match dtype {
-            DType::F16 => std::slice::from_raw_parts_mut(to.cast::<f16>(), n).convert_from_f32_slice(from),
-            DType::F32 => std::slice::from_raw_parts_mut(to.cast::<f32>(), n).copy_from_slice(from),
-            _ => {
-                for (t, &x) in std::slice::from_raw_parts_mut(to, n).iter_mut().zip(from) {
-                    *t = u8::from(x != 0.0);
-                }
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use arcane_mil::{Reduce, Unary};
 use arcane_tensor::DType;
 
-use super::view::View;
+use super::view::{SlotId, View};
 use crate::kernels::Access;
 use crate::kernels::fused::{Fused, Micro, Operand, Outer, Port, Step, Store, Target};
 
@@ -16,6 +16,8 @@ pub(super) enum ChainOperand {
     External(View),
     /// A number.
     Constant(f32),
+    /// The product that the chain follows.
+    Product,
 }
 
 /// How many values a result has.
@@ -95,13 +97,21 @@ impl Chain {
     pub(super) fn reads(&self) -> impl Iterator<Item = &View> {
         self.ops.iter().flat_map(|op| &op.operands).filter_map(|o| match o {
             ChainOperand::External(view) => Some(view),
-            ChainOperand::Internal(_) | ChainOperand::Constant(_) => None,
+            ChainOperand::Internal(_) | ChainOperand::Constant(_) | ChainOperand::Product => None,
         })
     }
 
     /// The views that it writes.
     pub(super) fn writes(&self) -> impl Iterator<Item = &View> {
         self.ops.iter().filter_map(|op| op.store.as_ref())
+    }
+
+    /// Whether an output may share the memory of a parameter that the chain reads: each element is read before it is written.
+    pub(super) fn reads_before_writing(&self, parameter: SlotId, output: SlotId) -> bool {
+        let place = |v: &View| (v.offset, v.broadcast(&self.shape).strides);
+        let written: Vec<_> = self.writes().filter(|v| v.slot == output).collect();
+        let read: Vec<_> = self.reads().filter(|v| v.slot == parameter).map(place).collect();
+        written.iter().all(|w| w.len() == self.len() && read.iter().all(|r| *r == place(w)))
     }
 
     /// How many reductions over rows it has.
@@ -285,6 +295,7 @@ impl Emitter<'_> {
         match operand {
             ChainOperand::Internal(j) => self.results[*j],
             ChainOperand::Constant(c) => Operand::Constant(*c),
+            ChainOperand::Product => Operand::Tile,
             ChainOperand::External(view) => {
                 let known = self.load_views.iter().position(|v| v == view);
                 Operand::Load(known.unwrap_or_else(|| {
@@ -330,7 +341,7 @@ impl Emitter<'_> {
             match self.results[j] {
                 Operand::Register(r) => self.registers.free.push(r),
                 Operand::Row(r) => self.row_registers.free.push(r),
-                Operand::Load(_) | Operand::Constant(_) => {}
+                Operand::Load(_) | Operand::Constant(_) | Operand::Tile => {}
             }
         }
     }
@@ -356,7 +367,7 @@ impl Emitter<'_> {
         match operand {
             Operand::Register(r) => self.registers.free.push(r),
             Operand::Row(r) => self.row_registers.free.push(r),
-            Operand::Load(_) | Operand::Constant(_) => {}
+            Operand::Load(_) | Operand::Constant(_) | Operand::Tile => {}
         }
     }
 

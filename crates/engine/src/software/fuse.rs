@@ -1,4 +1,5 @@
-//! Which ops are computed together: clusters of element-wise ops and reductions over one domain.
+//! Which ops are computed together: clusters of element-wise ops and reductions over one domain, and matrix products with
+//! the element-wise ops that follow them.
 //!
 //! A cluster is computed in one pass, so it must not need, through memory, anything that depends on itself.
 
@@ -20,6 +21,8 @@ pub(super) enum Kind {
     Window,
     /// Element-wise, softmax, or a reduction.
     Chain,
+    /// A matrix product.
+    Product,
     /// Anything else: a kernel of its own.
     Single,
 }
@@ -46,6 +49,15 @@ pub(super) enum Cluster {
         shape: Vec<usize>,
         /// The axes of a row, where rows matter.
         row_axes: Option<Vec<usize>>,
+    },
+    /// A matrix product and element-wise ops over its result.
+    Product {
+        /// The product.
+        product: usize,
+        /// Indices of all ops, ascending.
+        ops: Vec<usize>,
+        /// The shape of the product's result.
+        shape: Vec<usize>,
     },
     /// One op.
     Single(usize),
@@ -74,9 +86,8 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Reduce { .. }
         | Op::Softmax { .. }
         | Op::Fill { .. } => Kind::Chain,
-        Op::Matmul { .. }
-        | Op::Linear { .. }
-        | Op::ScaledDotProductAttention { .. }
+        Op::Matmul { .. } | Op::Linear { .. } => Kind::Product,
+        Op::ScaledDotProductAttention { .. }
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }
@@ -126,6 +137,8 @@ struct Group {
     row_axes: Option<Vec<usize>>,
     /// Whether a reduction counts the domain's elements.
     reduces: bool,
+    /// The matrix product whose result the domain is, if there is one.
+    product: Option<usize>,
 }
 
 /// Groups a function's ops. `regions` are sets of ops that are computed together anyway.
@@ -145,12 +158,19 @@ pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) 
             Kind::Single => found.push((i, Cluster::Single(i))),
             Kind::Chain
                 if matches!(operation.op, Op::Fill { .. }) && !fuser.must_store(operation.results[0]) => {}
-            Kind::Chain => fuser.place(i, fuse),
+            Kind::Chain | Kind::Product => fuser.place(i, fuse),
         }
     }
-    for group in fuser.groups.into_values() {
-        let first = group.ops[0];
-        found.push((first, Cluster::Chain { ops: group.ops, shape: group.shape, row_axes: group.row_axes }));
+    if fuse {
+        fuser.attach();
+    }
+    for Group { ops, shape, row_axes, product, .. } in fuser.groups.into_values() {
+        let first = ops[0];
+        let cluster = match product {
+            Some(product) => Cluster::Product { product, ops, shape },
+            None => Cluster::Chain { ops, shape, row_axes },
+        };
+        found.push((first, cluster));
     }
     found.sort_by_key(|(first, _)| *first);
     found.into_iter().map(|(_, cluster)| cluster).collect()
@@ -178,6 +198,8 @@ struct Fuser<'a> {
     /// Computing ops behind each value.
     producers: Vec<Vec<usize>>,
     groups: HashMap<usize, Group>,
+    /// How often each value is read, by ops and as an output.
+    uses: Vec<usize>,
 }
 
 impl<'a> Fuser<'a> {
@@ -209,9 +231,14 @@ impl<'a> Fuser<'a> {
                 producers[r.index()].clone_from(&behind);
             }
         }
+        let mut uses = vec![0; function.values().len()];
+        let read = function.operations().iter().flat_map(|o| o.op.operands());
+        for v in read.chain(function.outputs().iter().map(|o| o.value)) {
+            uses[v.index()] += 1;
+        }
         let definitions = function.definitions();
         let (regions, groups) = (regions.to_vec(), HashMap::new());
-        Self { function, definitions, in_region, cluster, regions, readers, producers, groups }
+        Self { function, definitions, in_region, cluster, regions, readers, producers, groups, uses }
     }
 
     /// Whether a fill has a reader that cannot take it as a number.
@@ -226,7 +253,7 @@ impl<'a> Fuser<'a> {
     /// The op that computes a value that a cluster can hand on in registers.
     fn direct(&self, v: ValueId) -> Option<usize> {
         let i = self.definitions[v.index()]?;
-        if self.in_region[i] || kind(self.function, i) != Kind::Chain {
+        if self.in_region[i] || !matches!(kind(self.function, i), Kind::Chain | Kind::Product) {
             return None;
         }
         match &self.function.operations()[i].op {
@@ -239,21 +266,58 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// Puts a chain op into the clusters of its operands where that is possible, else into one of its own.
+    /// Puts a chain op into the clusters of its operands where that is possible, else into one of its own. A product starts
+    /// one: it reads its operands from memory.
     fn place(&mut self, i: usize, fuse: bool) {
         let operation = &self.function.operations()[i];
         let (shape, row_axes) = domain(self.function, &operation.op, operation.results[0]);
         let reduces = matches!(operation.op, Op::Reduce { .. } | Op::Softmax { .. });
-        self.groups.insert(i, Group { ops: vec![i], shape, row_axes, reduces });
-        if !fuse {
+        let product = (kind(self.function, i) == Kind::Product).then_some(i);
+        self.groups.insert(i, Group { ops: vec![i], shape, row_axes, reduces, product });
+        if !fuse || product.is_some() {
             return;
         }
-        let mut candidates: Vec<usize> =
-            operation.op.operands().iter().filter_map(|&v| self.direct(v)).map(|p| self.cluster[p]).collect();
+        let mut candidates: Vec<usize> = Vec::new();
+        for v in operation.op.operands() {
+            let Some(cluster) = self.direct(v).map(|p| self.cluster[p]) else { continue };
+            if self.groups[&cluster].product.is_none() || self.spares(v, i) {
+                candidates.push(cluster);
+            }
+        }
         candidates.sort_unstable();
         candidates.dedup();
         for other in candidates.into_iter().rev() {
             self.try_merge(i, other);
+        }
+    }
+
+    /// Whether computing op i right after a product keeps its operand `v` out of memory, for something no larger.
+    fn spares(&self, v: ValueId, i: usize) -> bool {
+        let result = self.function.operations()[i].results[0];
+        let size = |v: ValueId| self.function.ty(v).dtype.size();
+        let is_output = self.function.outputs().iter().any(|o| o.value == result);
+        self.uses[v.index()] == 1 && (size(result) <= size(v) || is_output)
+    }
+
+    /// Puts clusters of element-wise ops behind the last product that they read. This comes after all ops are placed: an op
+    /// that reads an early product only may be wanted late, and its result would lie in memory until then.
+    fn attach(&mut self) {
+        let mut clusters: Vec<usize> = self.groups.keys().copied().collect();
+        clusters.sort_unstable();
+        for cluster in clusters {
+            let Some(Group { ops, product: None, .. }) = self.groups.get(&cluster) else { continue };
+            let op = ops[0];
+            let read = ops.iter().flat_map(|&i| self.function.operations()[i].op.operands());
+            let products = read.filter_map(|v| self.direct(v)).map(|p| self.cluster[p]);
+            let mut products: Vec<_> =
+                products.filter_map(|c| self.groups[&c].product.map(|product| (product, c))).collect();
+            products.sort_unstable();
+            products.dedup();
+            for (_, behind) in products.into_iter().rev() {
+                if self.groups.get(&cluster).is_some_and(|g| g.product.is_none()) {
+                    self.try_merge(op, behind);
+                }
+            }
         }
     }
 
@@ -265,7 +329,7 @@ impl<'a> Fuser<'a> {
         }
         let (a, b) = (&self.groups[&other], &self.groups[&mine]);
         let Some((shape, row_axes)) = common_domain(a, b) else { return };
-        let reduces = a.reduces || b.reduces;
+        let (reduces, product) = (a.reduces || b.reduces, a.product.or(b.product));
         let mut ops = [a.ops.as_slice(), b.ops.as_slice()].concat();
         ops.sort_unstable();
         if ops.len() > MAX_OPS || self.reaches_itself(&BTreeSet::from([mine, other]), &ops) {
@@ -277,7 +341,7 @@ impl<'a> Fuser<'a> {
         }
         self.groups.remove(&other);
         self.groups.remove(&mine);
-        self.groups.insert(keep, Group { ops, shape, row_axes, reduces });
+        self.groups.insert(keep, Group { ops, shape, row_axes, reduces, product });
     }
 
     /// Whether the ops of `clusters`, taken as one, need through memory what depends on them.
@@ -285,7 +349,8 @@ impl<'a> Fuser<'a> {
         let is_region = clusters.iter().any(|&c| c >= self.function.operations().len());
         for &op in ops.iter().filter(|_| !is_region) {
             for v in self.function.operations()[op].op.operands() {
-                let through_memory = self.direct(v).is_none();
+                let is_product = kind(self.function, op) == Kind::Product;
+                let through_memory = is_product || self.direct(v).is_none();
                 let mine = |p: &usize| clusters.contains(&self.cluster[*p]);
                 if through_memory && self.producers[v.index()].iter().any(mine) {
                     return true;
@@ -324,8 +389,14 @@ impl<'a> Fuser<'a> {
     }
 }
 
-/// The domain that holds two groups, if one does: equal domains, or one that is the other's rows.
+/// The domain that holds two groups, if one does: equal domains, or one that is the other's rows. A tile of a product has
+/// no whole rows, so nothing that needs them goes with one.
 fn common_domain(a: &Group, b: &Group) -> Option<(Vec<usize>, Option<Vec<usize>>)> {
+    let products = [a, b].iter().filter(|g| g.product.is_some()).count();
+    let needs_rows = [a, b].iter().any(|g| g.reduces || g.row_axes.is_some());
+    if products == 2 || products == 1 && needs_rows {
+        return None;
+    }
     let row_axes = match (&a.row_axes, &b.row_axes) {
         (Some(x), Some(y)) if x != y => return None,
         (x, y) => x.clone().or_else(|| y.clone()),

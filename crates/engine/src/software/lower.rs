@@ -73,6 +73,7 @@ pub(super) fn lower(function: &Function, fuse: bool) -> Result<Lowered, EngineEr
     for (c, cluster) in clusters.iter().enumerate() {
         match cluster {
             Cluster::Chain { ops, shape, row_axes } => lowering.chain(c, ops, shape, row_axes.as_ref())?,
+            Cluster::Product { product, ops, shape } => lowering.product(c, *product, ops, shape)?,
             Cluster::Single(i) => lowering.single(*i)?,
             Cluster::Region(r) => lowering.region(&regions[*r])?,
         }
@@ -113,7 +114,7 @@ impl<'a> Lowering<'a> {
         }
         for (c, members) in list.iter().enumerate() {
             let ops: &[usize] = match members {
-                Cluster::Chain { ops, .. } => ops,
+                Cluster::Chain { ops, .. } | Cluster::Product { ops, .. } => ops,
                 Cluster::Single(i) => std::slice::from_ref(i),
                 Cluster::Region(r) => &regions[*r].ops,
             };
@@ -197,7 +198,7 @@ impl<'a> Lowering<'a> {
             let whole = self.home(result);
             self.placed.insert(result, whole.clone());
             for (v, axis, start) in wanted {
-                if self.can_place(v, *self.function.ty(v) == *self.function.ty(result)) {
+                if self.can_place(v) {
                     let shape = &self.function.ty(v).shape;
                     let view = if *shape == whole.shape {
                         whole.clone()
@@ -211,14 +212,14 @@ impl<'a> Lowering<'a> {
     }
 
     /// Whether the op behind a value can write it where its only reader wants it.
-    fn can_place(&self, v: ValueId, whole: bool) -> bool {
+    fn can_place(&self, v: ValueId) -> bool {
         let Some(i) = self.definitions[v.index()] else { return false };
         let op = &self.function.operations()[i].op;
         let writes_anywhere = !self.in_region[i]
-            && kind(self.function, i) == Kind::Chain
+            && matches!(kind(self.function, i), Kind::Chain | Kind::Product)
             && self.cluster[i].is_some()
             && !matches!(op, Op::Reduce { .. });
-        (writes_anywhere || whole && matches!(op, Op::Matmul { .. }))
+        writes_anywhere
             && self.users[v.index()].len() == 1
             && !self.output_of.contains_key(&v)
             && !self.placed.contains_key(&v)
@@ -237,7 +238,7 @@ impl<'a> Lowering<'a> {
             match kind(self.function, i) {
                 Kind::Window if self.cluster[i].is_none() => self.window(i)?,
                 Kind::Constant | Kind::Window => {}
-                Kind::Chain | Kind::Single => {
+                Kind::Chain | Kind::Product | Kind::Single => {
                     for &r in &operation.results {
                         let outer = matches!(&operation.op, Op::Reduce { kind, x, axes, .. }
                             if !matches!(reduction(*kind, &self.function.ty(*x).shape, axes), Reduction::Row(_)));
@@ -424,7 +425,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn chain_op(
+    pub(super) fn chain_op(
         &mut self,
         i: usize,
         cluster: usize,

@@ -1,6 +1,8 @@
 //! Kernels that are not chains: what they read and write, and the instructions that they become.
 
-use arcane_mil::{Op, ScatterMode, TensorType, ValueId};
+use std::collections::HashMap;
+
+use arcane_mil::{Binary, Op, ScatterMode, TensorType, Unary, ValueId};
 use arcane_tensor::DType;
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level};
@@ -9,9 +11,9 @@ use super::patterns::{HeadGradient, Recognised, Region, ScoreMask};
 use super::view::View;
 use crate::EngineError;
 use crate::kernels::attention::{Attention, AttentionGradient, Mask};
-use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows};
+use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_len};
 use crate::kernels::fused::Step;
-use crate::kernels::gemm::Gemm;
+use crate::kernels::gemm::{Gemm, ProductResult, Shape};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
 use crate::kernels::{Access, Instruction};
 
@@ -22,8 +24,8 @@ pub(super) enum Work {
     Chain(Chain),
     /// A plain copy of dense bytes.
     Copy { from: View, to: View },
-    /// `out = x · y`; fp32 forms of fp16 operands and result.
-    Gemm { x: View, y: View, out: View, wide: [Option<View>; 3] },
+    /// `x · y`, and where it is packed.
+    Gemm { x: View, y: View, result: ProductView, packed: Option<View> },
     /// See [`Attention`].
     Attention { query: View, key: View, value: View, out: View, mask: ViewMask, scale: f32 },
     /// See [`AttentionGradient`].
@@ -34,6 +36,15 @@ pub(super) enum Work {
     Gather { x: View, indices: View, out: View, cut: AxisCut },
     /// See [`Scatter`].
     Scatter { data: View, indices: View, updates: View, out: View, cut: AxisCut, mode: ScatterMode },
+}
+
+/// What becomes of a product.
+#[derive(Clone, Debug)]
+pub(super) enum ProductView {
+    /// It goes to memory as it is.
+    Memory(View),
+    /// A chain takes it.
+    Chain(Chain),
 }
 
 /// A mask on views.
@@ -68,7 +79,7 @@ pub(super) struct Head {
     picked: Option<View>,
     gradient: Option<HeadGradientViews>,
     logits: View,
-    wide: Option<[View; 2]>,
+    packed: View,
 }
 
 #[derive(Clone, Debug)]
@@ -85,13 +96,6 @@ impl Lowering<'_> {
         let operation = &self.function.operations()[i];
         let result = operation.results[0];
         match operation.op.clone() {
-            Op::Matmul { x, y, transpose_x, transpose_y } => {
-                let flip = |view: View, transposed: bool| if transposed { view.swap_last() } else { view };
-                let (x, y) = (flip(self.view(x), transpose_x), flip(self.view(y), transpose_y));
-                let out = self.visible(i, result);
-                self.gemm(i, &x, &y, out)
-            }
-            Op::Linear { x, weight, bias } => self.linear(i, x, weight, bias, result),
             Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
                 self.floats(i, query)?;
                 let (width, length) = {
@@ -160,70 +164,91 @@ impl Lowering<'_> {
         }
     }
 
-    fn gemm(&mut self, i: usize, x: &View, y: &View, out: View) -> Result<(), EngineError> {
-        if !matches!(x.dtype, DType::F16 | DType::F32) {
-            return Err(self.unsupported(i, format!("{} operands are not supported here", x.dtype)));
+    /// Lowers a matrix product and the element-wise ops that follow it.
+    pub(super) fn product(
+        &mut self,
+        cluster: usize,
+        product: usize,
+        ops: &[usize],
+        shape: &[usize],
+    ) -> Result<(), EngineError> {
+        let (x, y, bias) = self.product_operands(product, shape)?;
+        let mut chain =
+            Chain { shape: shape.to_vec(), row_axes: Some(vec![shape.len() - 1]), ops: Vec::new() };
+        let mut position = HashMap::new();
+        for &i in ops {
+            if i == product {
+                self.product_result(i, bias.clone(), &mut chain);
+            } else {
+                let op = self.chain_op(i, cluster, &position, &chain)?;
+                chain.ops.push(op);
+            }
+            position.insert(i, chain.ops.len() - 1);
         }
-        let rank = out.shape.len();
-        let batch = &out.shape[..rank - 2];
-        let stretch = |v: &View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
-        let (x, y) = (stretch(x), stretch(y));
-        let wide = [self.widened(&x), self.widened(&y), self.widened_result(&out)];
-        let (reads, writes) = (vec![x.slot, y.slot], vec![out.slot]);
-        let temporaries = wide.iter().flatten().map(|v| v.slot).collect();
-        self.node(Work::Gemm { x, y, out, wide }, i, reads, writes, temporaries);
+        let writes: Vec<_> = chain.writes().map(|v| v.slot).collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let reads = [x.slot, y.slot].into_iter().chain(chain.reads().map(|v| v.slot)).collect();
+        let flat = [&x.shape[..x.shape.len() - 1], &shape[shape.len() - 1..]].concat();
+        let result = match plain_store(&chain).and_then(|view| view.reshape(&flat)) {
+            Some(out) => ProductView::Memory(out),
+            None => ProductView::Chain(chain),
+        };
+        let in_memory = matches!(result, ProductView::Memory(_));
+        let packed = Shape::new(&x.shape, &y.shape).shared_len(&y.strides, in_memory);
+        let packed = packed.map(|len| self.temporary(DType::F32, &[len]));
+        let temporaries = packed.iter().map(|v| v.slot).collect();
+        self.node(Work::Gemm { x, y, result, packed }, product, reads, writes, temporaries);
         Ok(())
     }
 
-    /// fp32 storage for what lies under an fp16 view, with the view's strides.
-    fn widened(&mut self, view: &View) -> Option<View> {
-        if view.dtype != DType::F16 {
-            return None;
-        }
-        let extent: usize =
-            1 + view.shape.iter().zip(&view.strides).map(|(&d, &s)| d.saturating_sub(1) * s).sum::<usize>();
-        let storage = self.temporary(DType::F32, &[extent]);
-        Some(View { slot: storage.slot, offset: 0, dtype: DType::F32, ..view.clone() })
-    }
-
-    fn widened_result(&mut self, out: &View) -> Option<View> {
-        (out.dtype == DType::F16).then(|| self.temporary(DType::F32, &out.shape))
-    }
-
-    fn linear(
+    /// The operands of a product as `[batch.., m, k]` and `[batch.., k, n]`, and the bias of a `linear`.
+    fn product_operands(
         &mut self,
         i: usize,
-        x: ValueId,
-        weight: ValueId,
-        bias: Option<ValueId>,
-        result: ValueId,
-    ) -> Result<(), EngineError> {
-        let width = self.function.ty(weight).shape[1];
-        let rows = self.function.ty(x).len() / width.max(1);
-        let x = self.reshaped(i, x, &[rows, width])?;
-        let y = self.view(weight).swap_last();
-        let out = self.visible(i, result);
-        let flat = [rows, y.shape[1]];
-        let out = out.reshape(&flat).expect("results of products are dense");
-        let Some(bias) = bias else { return self.gemm(i, &x, &y, out) };
-        // The product stays fp32 until the bias is added, so that the result is rounded once.
-        let product = self.temporary(DType::F32, &flat);
-        let wide = [self.widened(&x), self.widened(&y), None];
-        let temporaries = wide.iter().flatten().map(|v| v.slot).collect();
-        let (reads, writes) = (vec![x.slot, y.slot], vec![product.slot]);
-        self.node(Work::Gemm { x, y, out: product.clone(), wide }, i, reads, writes, temporaries);
-        let bias = self.view(bias);
-        let (reads, writes) = (vec![product.slot, bias.slot], vec![out.slot]);
-        let add = ChainOp {
-            step: ChainStep::Step(Step::Binary(arcane_mil::Binary::Add)),
-            operands: vec![ChainOperand::External(product), ChainOperand::External(bias)],
-            level: Level::Full,
-            round: out.dtype == DType::F16,
-            store: Some(out),
+        shape: &[usize],
+    ) -> Result<(View, View, Option<View>), EngineError> {
+        let (x, y, bias) = match self.function.operations()[i].op.clone() {
+            Op::Matmul { x, y, transpose_x, transpose_y } => {
+                self.floats(i, x)?;
+                let flip = |view: View, transposed: bool| if transposed { view.swap_last() } else { view };
+                let batch = &shape[..shape.len() - 2];
+                let stretch = |v: View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
+                let (x, y) = (flip(self.view(x), transpose_x), flip(self.view(y), transpose_y));
+                (stretch(x), stretch(y), None)
+            }
+            Op::Linear { x, weight, bias } => {
+                self.floats(i, x)?;
+                let width = self.function.ty(weight).shape[1];
+                let rows = shape[..shape.len() - 1].iter().product();
+                let x = self.reshaped(i, x, &[rows, width])?;
+                let bias = bias.map(|bias| self.view(bias));
+                (x, self.view(weight).swap_last(), bias)
+            }
+            other => unreachable!("{} is no product", other.name()),
         };
-        let chain = Chain { shape: flat.to_vec(), row_axes: None, ops: vec![add] };
-        self.node(Work::Chain(chain), i, reads, writes, Vec::new());
-        Ok(())
+        Ok((x, y, bias))
+    }
+
+    /// The steps from the fp32 product to the op's result: the bias is added first, then the result is rounded once.
+    fn product_result(&self, i: usize, bias: Option<View>, chain: &mut Chain) {
+        let result = self.function.operations()[i].results[0];
+        let (round, store) = (self.function.ty(result).dtype == DType::F16, self.known_view(result));
+        let mut add = |step, operands, round, store| {
+            chain.ops.push(ChainOp { step, operands, level: Level::Full, round, store });
+            chain.ops.len() - 1
+        };
+        let product = vec![ChainOperand::Product];
+        if let Some(bias) = bias {
+            let sum = ChainStep::Step(Step::Binary(Binary::Add));
+            let product = add(ChainStep::Same, product, false, None);
+            add(sum, vec![ChainOperand::Internal(product), ChainOperand::External(bias)], round, store);
+        } else if round {
+            add(ChainStep::Step(Step::Unary(Unary::Identity)), product, true, store);
+        } else {
+            add(ChainStep::Same, product, false, store);
+        }
     }
 
     /// A mask as the kernel wants it; a constant lower triangle is recognised.
@@ -317,14 +342,13 @@ impl Lowering<'_> {
                 let (log_sum, picked) = (self.wanted(*log_sum), self.wanted(*picked));
                 let chunk = chunk_rows(hidden.shape[0], head.shape[0]);
                 let logits = self.temporary(DType::F32, &[chunk, head.shape[0]]);
-                let half = hidden.dtype == DType::F16;
-                let wide = if half { self.widened(&hidden).zip(self.widened(&head)) } else { None };
-                let wide = wide.map(|(a, b)| [a, b]);
+                let packed = shared_len(hidden.shape[0], hidden.shape[1], head.shape[0]);
+                let packed = self.temporary(DType::F32, &[packed]);
                 let gradient = match gradient {
-                    Some(g) => Some(self.head_gradient(last, g)?),
+                    Some(g) => Some(self.head_gradient(last, g, chunk)?),
                     None => None,
                 };
-                let head = Head { hidden, weight: head, targets, log_sum, picked, gradient, logits, wide };
+                let head = Head { hidden, weight: head, targets, log_sum, picked, gradient, logits, packed };
                 self.head_node(last, head);
                 Ok(())
             }
@@ -366,18 +390,27 @@ impl Lowering<'_> {
         v.and_then(|v| self.known_view(v))
     }
 
-    fn head_gradient(&mut self, i: usize, g: &HeadGradient) -> Result<HeadGradientViews, EngineError> {
+    fn head_gradient(
+        &mut self,
+        i: usize,
+        g: &HeadGradient,
+        chunk: usize,
+    ) -> Result<HeadGradientViews, EngineError> {
         let (factor, update) = (self.dense(i, g.factor)?, self.dense(i, g.update)?);
         let d = [self.wanted(g.d_hidden), self.wanted(g.d_head)];
-        let wide = [0, 1].map(|k| d[k].as_ref().and_then(|view| self.widened_result(view)));
+        // fp16 gradients are sums in fp32 first: a chunk's rows of the one, all chunks of the other.
+        let wide = [0, 1].map(|k| {
+            let view = d[k].as_ref().filter(|view| view.dtype == DType::F16)?;
+            let rows = if k == 0 { chunk } else { view.shape[0] };
+            Some(self.temporary(DType::F32, &[rows, view.shape[1]]))
+        });
         Ok(HeadGradientViews { factor, update, d, wide })
     }
 
     fn head_node(&mut self, i: usize, head: Head) {
         let mut reads = vec![head.hidden.slot, head.weight.slot, head.targets.slot];
         let mut writes: Vec<_> = head.log_sum.iter().chain(&head.picked).map(|v| v.slot).collect();
-        let mut temporaries = vec![head.logits.slot];
-        temporaries.extend(head.wide.iter().flatten().map(|v| v.slot));
+        let mut temporaries = vec![head.logits.slot, head.packed.slot];
         if let Some(g) = &head.gradient {
             reads.extend([g.factor.slot, g.update.slot]);
             writes.extend(g.d.iter().flatten().map(|v| v.slot));
@@ -390,12 +423,23 @@ impl Lowering<'_> {
 impl Work {
     /// The instruction, on placed views. Chains are emitted by their own module.
     pub(super) fn instruction(&self, place: &dyn Fn(&View) -> Access) -> Instruction {
-        let all = |views: &[Option<View>; 3]| [0, 1, 2].map(|k| views[k].as_ref().map(place));
         match self {
             Self::Chain(_) => unreachable!("chains need partial results"),
             Self::Copy { from, to } => Instruction::Copy { from: place(from), to: place(to) },
-            Self::Gemm { x, y, out, wide } => {
-                Instruction::Gemm(Gemm { x: place(x), y: place(y), out: place(out), wide: all(wide) })
+            Self::Gemm { x, y, result, packed } => {
+                let no_partials = |_| unreachable!("what follows a product has no reductions");
+                let result = match result {
+                    ProductView::Memory(out) => ProductResult::Memory(place(out)),
+                    ProductView::Chain(chain) => {
+                        ProductResult::Chain(Box::new(chain.kernel(place, &no_partials)))
+                    }
+                };
+                Instruction::Gemm(Gemm {
+                    x: place(x),
+                    y: place(y),
+                    result,
+                    packed: packed.as_ref().map(place),
+                })
             }
             Self::Attention { query, key, value, out, mask, scale } => Instruction::Attention(Attention {
                 query: place(query),
@@ -431,7 +475,7 @@ impl Work {
                     wide: [0, 1].map(|k| g.wide[k].as_ref().map(place)),
                 }),
                 logits: place(&h.logits),
-                wide: h.wide.as_ref().map(|w| [place(&w[0]), place(&w[1])]),
+                packed: place(&h.packed),
             })),
             Self::Gather { x, indices, out, cut } => Instruction::Gather(Gather {
                 x: place(x),
@@ -458,15 +502,9 @@ impl Work {
         output: super::view::SlotId,
     ) -> bool {
         match self {
-            Self::Chain(chain) => {
-                let wide = |v: &View| v.broadcast(&chain.shape);
-                let strides = |v: &View| (v.offset, wide(v).strides);
-                let written: Vec<_> = chain.writes().filter(|v| v.slot == output).map(strides).collect();
-                chain
-                    .reads()
-                    .filter(|v| v.slot == parameter)
-                    .all(|v| written.iter().all(|w| *w == strides(v)))
-                    && chain.writes().filter(|v| v.slot == output).all(|v| v.len() == chain.len())
+            Self::Chain(chain) => chain.reads_before_writing(parameter, output),
+            Self::Gemm { x, y, result: ProductView::Chain(chain), .. } => {
+                ![x.slot, y.slot].contains(&parameter) && chain.reads_before_writing(parameter, output)
             }
             Self::Scatter { data, indices, updates, .. } => {
                 data.slot == parameter && indices.slot != parameter && updates.slot != parameter
@@ -502,6 +540,15 @@ impl ViewMask {
             Self::Tensor(view) => Mask::Tensor(place(view)),
         }
     }
+}
+
+/// Where a product goes if nothing follows it and micro-kernels can write it.
+fn plain_store(chain: &Chain) -> Option<&View> {
+    let [ChainOp { step: ChainStep::Same, store: Some(view), .. }] = chain.ops.as_slice() else {
+        return None;
+    };
+    let last = view.shape.len() - 1;
+    (view.dtype == DType::F32 && (view.strides[last] == 1 || view.shape[last] == 1)).then_some(view)
 }
 
 /// A rank-1 type of f64 values: partial results.
