@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod convert;
 mod device;
 mod failure;
 mod system;
@@ -30,6 +31,8 @@ enum Command {
     Train(train::Arguments),
     /// Read a MIL program and check it.
     Check(check::Arguments),
+    /// Write a model in another format.
+    Convert(convert::Arguments),
     /// Measure, and print the figures as JSON.
     Bench(bench::Arguments),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

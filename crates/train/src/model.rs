@@ -2,23 +2,22 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use arcane_models::{LlamaConfig, initialize_parameter, load, parameters, preset, preset_names, read_config};
+use arcane_models::{LlamaConfig, Source, initialize_parameter, parameters, preset, preset_names};
 use arcane_tensor::Tensor;
 
 use crate::config::{Config, ModelSource};
 use crate::error::SetupError;
 use crate::run_folder::latest_checkpoint;
 
-/// A Hugging Face folder's tokenizer.
-const TOKENIZER_FILE: &str = "tokenizer.json";
 /// A `config.json` takes a few hundred bytes, a tokenizer a few million.
 const CONFIG_BYTES: u64 = 1 << 20;
 const TOKENIZER_BYTES: u64 = 1 << 30;
 
 /// A model before its weights are read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Model {
     /// Its configuration.
     pub config: LlamaConfig,
@@ -27,21 +26,20 @@ pub struct Model {
     weights: Weights,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Weights {
-    Folder(PathBuf),
+    Stored(Arc<Source>),
     Random { seed: u64 },
 }
 
 impl Model {
-    /// The model of a configuration: read from `model.from` (a Hugging Face folder, a checkpoint, or the latest checkpoint of
-    /// a run), or with random weights. `data.tokenizer` takes the place of the model's own tokenizer.
+    /// The model of a configuration: read from `model.from` (see [`open_source`]), or with random weights. `data.tokenizer` takes the place of the model's own tokenizer.
     ///
     /// # Errors
     /// [`SetupError`] if there is none, or its configuration is not acceptable.
     pub fn open(config: &Config) -> Result<Self, SetupError> {
         let mut model = match config.model.source() {
-            Some(ModelSource::From(path)) => Self::from_folder(&weights_folder(path)?)?,
+            Some(ModelSource::From(path)) => Self::from_source(open_source(path)?)?,
             Some(ModelSource::Config(path)) => Self::random(read_model_config(path)?, config.train.seed),
             Some(ModelSource::Preset(name)) => Self::random(known_preset(name)?, config.train.seed),
             Some(ModelSource::Program(_)) => {
@@ -64,33 +62,26 @@ impl Model {
         Self { config, tokenizer: None, weights: Weights::Random { seed } }
     }
 
-    /// The model of a Hugging Face folder.
+    /// A model in files.
     ///
     /// # Errors
-    /// [`SetupError`] if its configuration or its tokenizer cannot be read.
-    pub fn from_folder(folder: &Path) -> Result<Self, SetupError> {
-        let config = read_config(folder)?;
-        let tokenizer = folder.join(TOKENIZER_FILE);
-        let tokenizer = if tokenizer.exists() {
-            Some(read_limited(&tokenizer, TOKENIZER_BYTES, "tokenizer")?)
-        } else {
-            None
-        };
-        Ok(Self { config, tokenizer, weights: Weights::Folder(folder.into()) })
+    /// [`SetupError`] if its tokenizer cannot be read.
+    pub fn from_source(source: Source) -> Result<Self, SetupError> {
+        let json = source.tokenizer_path().filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let tokenizer = json.map(|path| read_limited(path, TOKENIZER_BYTES, "tokenizer")).transpose()?;
+        Ok(Self { config: source.config().clone(), tokenizer, weights: Weights::Stored(Arc::new(source)) })
     }
 
     /// Hands over each weight, fp32, in the order of [`parameters`].
     ///
     /// # Errors
-    /// [`SetupError`] if the weights are not those of the configuration or cannot be read, or what `take` says.
+    /// What `take` says.
     pub fn weights(
         &self,
         mut take: impl FnMut(&str, &Tensor) -> Result<(), SetupError>,
     ) -> Result<(), SetupError> {
         match &self.weights {
-            Weights::Folder(folder) => {
-                load(folder, &self.config)?.iter().try_for_each(|(name, tensor)| take(name, tensor))
-            }
+            Weights::Stored(source) => source.parameters().try_for_each(|p| take(p.name(), &p.to_f32())),
             Weights::Random { seed } => parameters(&self.config)
                 .iter()
                 .try_for_each(|spec| take(&spec.name, &initialize_parameter(spec, *seed))),
@@ -120,20 +111,16 @@ pub fn known_preset(name: &str) -> Result<LlamaConfig, SetupError> {
     })
 }
 
-/// The folder with the weights of `model.from`.
-fn weights_folder(path: &Path) -> Result<PathBuf, SetupError> {
-    if path.is_file() {
-        let what = format!(
-            "{} is a file, expected a Hugging Face folder, a run or a checkpoint (a llama2.c `.bin` is not supported)",
-            path.display()
-        );
-        return Err(SetupError::Key { key: "model.from", what });
-    }
+/// Opens a model: a run (its latest checkpoint), a checkpoint or another Hugging Face folder, a llama2.c `.bin` or a GGUF file.
+///
+/// # Errors
+/// [`SetupError`] if there is none, or its configuration or weights are not acceptable.
+pub fn open_source(path: &Path) -> Result<Source, SetupError> {
     if !path.join("checkpoints").is_dir() {
-        return Ok(path.into());
+        return Ok(Source::open(path)?);
     }
     match latest_checkpoint(path)? {
-        Some(checkpoint) => Ok(checkpoint.path),
+        Some(checkpoint) => Ok(Source::open(&checkpoint.path)?),
         None => Err(SetupError::NoCheckpoint(path.into())),
     }
 }

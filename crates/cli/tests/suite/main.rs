@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod convert;
 mod refused;
 mod support;
 mod train;
