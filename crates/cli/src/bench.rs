@@ -15,7 +15,7 @@ use arcane_train::trainer::{StepTimes, Trainer};
 use arcane_train::{SetupError, StepError};
 use serde_json::{Value, json};
 
-use crate::device::{DeviceArguments, Dtype};
+use crate::device::{Device, DeviceArguments, Dtype};
 use crate::failure::Failure;
 use crate::system::peak_resident_bytes;
 
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let model = model_config(&arguments.config).map_err(|e| Failure::setup(e, "--config"))?;
-    let chosen = arguments.device.choose()?;
+    let chosen = arguments.device.choose(Device::Auto)?;
     let config = config(arguments);
     let setup = || -> Result<Trainer, SetupError> {
         let tokens = random_tokens(&config, &model)?;

@@ -1,17 +1,12 @@
 //! `arcane check`.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use arcane_mil::{BlobFolder, NoWeights, check, print, read};
 
 use crate::failure::Failure;
-
-/// The file that holds the program where a folder is given.
-const PROGRAM_FILE: &str = "model.mil";
-/// Programs keep large arrays in weight files.
-const PROGRAM_BYTES: u64 = 1 << 28;
+use crate::program::ProgramFile;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,32 +18,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let given = &arguments.program;
-    let path = if given.is_dir() { given.join(PROGRAM_FILE) } else { given.clone() };
-    let text = read_program(&path)?;
-    let refused = |e: &dyn std::fmt::Display| Failure::input(format!("{}:{e}", path.display()));
+    let file = ProgramFile::read(&arguments.program)?;
+    let path = file.path.display();
     let result = if arguments.print {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let program = read(&text, &BlobFolder::new(folder)).map_err(|e| refused(&e))?;
-        print(&program).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?.text
+        let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+        print(&program).map_err(|e| Failure::input(format!("{path}: {e}")))?.text
     } else {
-        let program = check(&text, &NoWeights).map_err(|e| refused(&e))?;
+        let program = check(&file.text, &NoWeights).map_err(|e| file.refused(&e))?;
         let ops: usize = program.functions.iter().map(|f| f.operations().len()).sum();
-        format!("{}: {} functions, {ops} ops, well-typed\n", path.display(), program.functions.len())
+        format!("{path}: {} functions, {ops} ops, well-typed\n", program.functions.len())
     };
     std::io::stdout().write_all(result.as_bytes()).map_err(|e| Failure::Failed(e.into()))
-}
-
-fn read_program(path: &Path) -> Result<String, Failure> {
-    let wrong = |what: String| Failure::input(format!("{}: {what}", path.display()));
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(PROGRAM_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    let bytes = read().map_err(|e| wrong(format!("cannot read the program: {e}")))?;
-    if bytes.len() as u64 > PROGRAM_BYTES {
-        return Err(wrong(format!("more than {PROGRAM_BYTES} bytes, MIL text was expected")));
-    }
-    String::from_utf8(bytes).map_err(|e| wrong(format!("not UTF-8 ({e}), MIL text was expected")))
 }

@@ -17,9 +17,9 @@ const MAX_THREADS: u64 = 1024;
 /// Where, in what, and with how many threads.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceArguments {
-    /// Where the program runs.
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub(crate) device: Device,
+    /// Where the program runs [default: auto where a model is trained, else cpu].
+    #[arg(long, value_enum)]
+    pub(crate) device: Option<Device>,
     /// What products and activations are computed in [default: fp32 on cpu].
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Dtype>,
@@ -68,9 +68,10 @@ pub(crate) struct Chosen {
 }
 
 impl DeviceArguments {
-    /// Starts the engine.
-    pub(crate) fn choose(&self) -> Result<Chosen, Failure> {
-        match self.device {
+    /// Starts the engine that is asked for, or else the default one.
+    pub(crate) fn choose(&self, default: Device) -> Result<Chosen, Failure> {
+        let device = self.device.unwrap_or(default);
+        match device {
             Device::Cpu => {}
             Device::Auto => {
                 let line =
@@ -78,7 +79,7 @@ impl DeviceArguments {
                 let _ = writeln!(std::io::stderr(), "{line}");
             }
             Device::Ane | Device::Sim => {
-                let name = if self.device == Device::Ane { "ane" } else { "sim" };
+                let name = if device == Device::Ane { "ane" } else { "sim" };
                 return Err(Failure::input(format!(
                     "--device {name}: this build does not have this device, expected cpu or auto"
                 )));

@@ -31,7 +31,7 @@ impl Failure {
     /// What is to be said, in one line.
     pub(crate) fn message(&self) -> Option<String> {
         match self {
-            Self::Input(e) | Self::Failed(e) => Some(format!("{e:#}").replace('\n', " ")),
+            Self::Input(e) | Self::Failed(e) => Some(format!("{e}").replace('\n', " ")),
             Self::Interrupted => None,
         }
     }

@@ -8,6 +8,8 @@ mod check;
 mod convert;
 mod device;
 mod failure;
+mod program;
+mod run;
 mod system;
 mod train;
 
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says.
     Train(train::Arguments),
+    /// Run a MIL program.
+    Run(run::Arguments),
     /// Read a MIL program and check it.
     Check(check::Arguments),
     /// Write a model in another format.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

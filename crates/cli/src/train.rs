@@ -13,7 +13,7 @@ use arcane_train::run::{Event, Run, Start, Summary};
 use arcane_train::run_folder::RunFolderError;
 use serde_json::json;
 
-use crate::device::DeviceArguments;
+use crate::device::{Device, DeviceArguments};
 use crate::failure::Failure;
 
 /// At most one line of progress in this time, but for the first, the last and those with a validation loss.
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if start == Start::New && folder.symlink_metadata().is_ok() {
         return Err(Failure::Input(RunFolderError::Exists(folder).into()));
     }
-    let chosen = arguments.device.choose()?;
+    let chosen = arguments.device.choose(Device::Auto)?;
     let name = file.display().to_string();
     let mut run = Run::open(&config, &folder, start, &chosen.environment)
         .map_err(|error| Failure::setup(error, &name))?;

@@ -11,7 +11,7 @@ mod simplify;
 
 pub use plan::{
     BufferKind, Call, FORMAT_VERSION, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding, TrainingProgram,
-    plan,
+    plan, plan_functions,
 };
 pub use precision::{Compute, FP16_TABLE, OpClass, Precision, mixed};
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};

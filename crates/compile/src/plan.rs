@@ -6,7 +6,7 @@ use std::fmt::{Display, Formatter, Result as Formatted};
 
 use arcane_mil::{Program, TensorType};
 
-pub use build::{PlanError, PlanOptions, TrainingProgram, plan};
+pub use build::{PlanError, PlanOptions, TrainingProgram, plan, plan_functions};
 
 use crate::canonical;
 

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    Function, Op, Operation, Parameter, Reduce, Rewriter, Role, TensorType, Unary, ValueId, remove_dead_code,
+    Function, Op, Operation, Parameter, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary, ValueId,
+    remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -43,11 +44,11 @@ pub enum OpClass {
     Power,
     /// Every `reduce_*`, and `softmax`.
     Reduction,
-    /// `scatter`, `scatter_along_axis`, `gather_along_axis`.
+    /// `scatter` and `scatter_along_axis` that add, `gather_along_axis`.
     Scatter,
     /// Every other element-wise op.
     ElementWise,
-    /// `reshape`, `transpose`, `split`, `concat`, `tile`, `gather`.
+    /// `reshape`, `transpose`, `split`, `concat`, `tile`, `gather`; `scatter` and `scatter_along_axis` that replace.
     Movement,
     /// `const`, `fill`.
     Constant,
@@ -72,8 +73,8 @@ pub enum Compute {
 
 /// The types of mixed fp16 programs.
 ///
-/// Parameters: a `param` of rank 2 or more is fp16, all others (norm gains, biases, masters, moments, accumulators, scalars,
-/// batches, states) stay as declared, and so do outputs. Data movement over constants alone counts as a constant. Finite
+/// Parameters: a `param` of rank 2 or more is fp16, and so is a `state`, with the output that overwrites it; all others (norm
+/// gains, biases, masters, moments, accumulators, scalars, batches) stay as declared, and so do all other outputs. Data movement over constants alone counts as a constant. Finite
 /// constants beyond ±65504 become ±65504 in fp16.
 pub const FP16_TABLE: [(OpClass, Compute); 8] = [
     // Where the time goes. Engines read fp16, sum in fp32 and round once.
@@ -116,7 +117,11 @@ impl OpClass {
                 | Reduce::LogSumExp => Self::Reduction,
             },
             Op::Softmax { .. } => Self::Reduction,
-            Op::Scatter { .. } | Op::ScatterAlongAxis { .. } | Op::GatherAlongAxis { .. } => Self::Scatter,
+            Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
+                ScatterMode::Add => Self::Scatter,
+                ScatterMode::Update => Self::Movement,
+            },
+            Op::GatherAlongAxis { .. } => Self::Scatter,
             Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => {
                 Self::ElementWise
             }
@@ -157,9 +162,12 @@ pub fn mixed(f: &Function, precision: Precision) -> Function {
     for operation in f.operations() {
         mixer.operation(operation);
     }
-    for o in f.outputs() {
+    for (i, o) in f.outputs().iter().enumerate() {
         if is_mixed(f, o.value) {
-            let declared = mixer.want(o.value, f.ty(o.value).dtype);
+            let overwrites = f.aliases().iter().find(|a| a.output == i);
+            let overwritten = overwrites.map(|a| mixer.rewriter.get(f.parameters()[a.parameter].value));
+            let declared = overwritten.map_or(f.ty(o.value), |v| mixer.rewriter.builder.ty(v)).dtype;
+            let declared = mixer.want(o.value, declared);
             mixer.rewriter.set(o.value, declared);
         }
     }
@@ -184,7 +192,12 @@ struct Mixer<'a> {
 impl Mixer<'_> {
     fn parameter(&mut self, p: &Parameter, overwritten: bool) {
         let mut ty: TensorType = self.old.ty(p.value).clone();
-        if p.role == Role::Param && ty.dtype == DType::F32 && ty.shape.len() >= 2 && !overwritten {
+        let is_half = match p.role {
+            Role::Param => ty.shape.len() >= 2 && !overwritten,
+            Role::State => true,
+            Role::Master | Role::Moment | Role::Accumulator | Role::Batch | Role::Scalar => false,
+        };
+        if is_half && ty.dtype == DType::F32 {
             ty.dtype = DType::F16;
         }
         let new = self.rewriter.builder.parameter(&p.name, ty, p.role);

@@ -363,6 +363,17 @@ impl Builder {
         self.push_one(Op::Scatter { data, indices, updates, axis, mode: ScatterMode::Add })
     }
 
+    /// `data` with slices replaced at indices along an axis; the last one where indices repeat.
+    pub fn scatter_update(
+        &mut self,
+        data: ValueId,
+        indices: ValueId,
+        updates: ValueId,
+        axis: usize,
+    ) -> Built {
+        self.push_one(Op::Scatter { data, indices, updates, axis, mode: ScatterMode::Update })
+    }
+
     /// `data` with elements added at indices along an axis.
     pub fn scatter_along_axis_add(
         &mut self,

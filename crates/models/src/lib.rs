@@ -30,7 +30,9 @@ pub use config::{ConfigError, LlamaConfig};
 pub use error::LoadError;
 pub use export::{ExportError, write_gguf, write_hugging_face, write_llama2c};
 pub use init::{initialize, initialize_parameter};
-pub use llama::{Init, ParameterMap, ParameterSpec, declare_parameters, hidden_states, loss, parameters};
+pub use llama::{
+    Init, ParameterMap, ParameterSpec, StepShape, declare_parameters, hidden_states, loss, parameters, step,
+};
 pub use llama2c::Llama2cVersion;
 pub use preset::{preset, preset_names};
 pub use source::{Source, SourceFormat};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arcane_mil::{BuildError, Builder, Reduce, Role, TensorType, TypeError, ValueId};
+use arcane_mil::{BuildError, Builder, Function, Opset, Reduce, Role, TensorType, TypeError, ValueId};
 use arcane_tensor::{DType, Tensor};
 
 use crate::LlamaConfig;
@@ -133,7 +133,7 @@ pub fn loss(
     let h = hidden_states(f, config, params, tokens)?;
     let [batch, seq] = batch_and_sequence(f, tokens)?;
     let positions = batch.saturating_mul(seq);
-    let head = params.get(if config.tie_word_embeddings { EMBEDDING } else { HEAD });
+    let head = head(config, params);
     let loss_sum = f.scope("loss", |f| {
         let h = f.reshape(h, &[positions, config.hidden_size])?;
         let targets = f.reshape(targets, &[positions, 1])?;
@@ -154,14 +154,95 @@ pub fn loss(
 /// If a parameter is missing from `params`.
 pub fn hidden_states(f: &mut Builder, config: &LlamaConfig, params: &ParameterMap, tokens: ValueId) -> Built {
     let [_, seq] = batch_and_sequence(f, tokens)?;
-    let tables = Tables::new(f, config, seq);
+    let (cos, sin) = rotations(f, config, seq);
+    let mask = causal_mask(f, seq);
+    trunk(f, config, params, tokens, &mut Attended { cos, sin, mask, caches: None })
+}
+
+/// The residual stream after the last layer and the final norm, `[B, S, D]`, for tokens `[B, S]`.
+fn trunk(
+    f: &mut Builder,
+    config: &LlamaConfig,
+    params: &ParameterMap,
+    tokens: ValueId,
+    attended: &mut Attended,
+) -> Built {
     let h = f.gather(params.get(EMBEDDING), tokens, 0)?;
     let mut h = f.named(h, "embed_tokens");
     for i in 0..config.num_hidden_layers {
         let weights = Layer { params, index: i };
-        h = f.scope(&format!("layers.{i}"), |f| layer(f, config, weights, &tables, h))?;
+        h = f.scope(&format!("layers.{i}"), |f| layer(f, config, weights, attended, h))?;
     }
     norm(f, config, "norm", h, params.get(FINAL_NORM))
+}
+
+/// The sizes of a [`step`] of generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepShape {
+    /// Tokens that a call takes, T.
+    pub tokens: usize,
+    /// Positions that the caches hold, C.
+    pub context: usize,
+}
+
+/// A function that takes the next tokens of one text and gives the logits of what follows: `prefill` with many tokens a
+/// call, `decode` with one. Calls of several such functions share caches of one context.
+///
+/// | port | type | |
+/// |---|---|---|
+/// | the weights | | as [`declare_parameters`] |
+/// | `NAME.tokens` | int32 `[1, T]` | NAME is the function's |
+/// | `NAME.positions` | int32 `[T]` | of the tokens in the text, from 0, below C |
+/// | `NAME.mask` | bool `[T, C]` | whether a token (row) sees a position (column), its own among them |
+/// | `NAME.last` | int32 `[1]` | index of the token whose logits are wanted |
+/// | `cache.I.key`, `cache.I.value` | fp32 `[1, kv heads, C, E]` | state of layer I; rotated keys |
+/// | `logits` | fp32 `[1, V]` | output |
+/// | `cache.I.key.new`, `cache.I.value.new` | | outputs, aliased to what they replace |
+///
+/// # Errors
+/// If the sizes overflow: a bug of the caller, who checks them against the model's.
+pub fn step(name: &str, config: &LlamaConfig, shape: StepShape) -> Result<Function, BuildError> {
+    let StepShape { tokens: n, context } = shape;
+    let mut builder = Builder::new(name, Opset::Ios18);
+    let f = &mut builder;
+    let params = declare_parameters(f, config);
+    let mut batch = |port: &str, dtype: DType, shape: &[usize]| {
+        f.parameter(&format!("{name}.{port}"), TensorType::new(dtype, shape), Role::Batch)
+    };
+    let tokens = batch("tokens", DType::I32, &[1, n]);
+    let positions = batch("positions", DType::I32, &[n]);
+    let mask = batch("mask", DType::Bool, &[n, context]);
+    let last = batch("last", DType::I32, &[1]);
+    let (cos, sin) = rotations(f, config, context);
+    let cos = f.gather(cos, positions, 0)?;
+    let sin = f.gather(sin, positions, 0)?;
+    let cache_type = TensorType::new(DType::F32, &[1, config.num_key_value_heads, context, config.head_dim]);
+    let mut declare = |name: String| f.parameter(&name, cache_type.clone(), Role::State);
+    let old = (0..config.num_hidden_layers)
+        .map(|i| Cache { key: declare(cache_name(i, "key")), value: declare(cache_name(i, "value")) })
+        .collect();
+    let caches = Caches { positions, old, new: Vec::new() };
+    let mut attended = Attended { cos, sin, mask, caches: Some(caches) };
+    let h = trunk(f, config, &params, tokens, &mut attended)?;
+    let h = f.gather(h, last, 1)?;
+    let h = f.reshape(h, &[1, config.hidden_size])?;
+    let logits = project(f, h, head(config, &params), "logits")?;
+    f.output("logits", logits);
+    for (i, new) in attended.caches.map_or(Vec::new(), |c| c.new).into_iter().enumerate() {
+        for (part, value) in [("key", new.key), ("value", new.value)] {
+            let old = cache_name(i, part);
+            let new = format!("{old}.new");
+            f.set_path(value, new.clone());
+            f.output(&new, value);
+            f.alias(&new, &old);
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// The name of a cache's port.
+fn cache_name(layer: usize, part: &str) -> String {
+    format!("cache.{layer}.{part}")
 }
 
 /// The weights of one layer.
@@ -177,42 +258,84 @@ impl Layer<'_> {
     }
 }
 
-/// Constants that all layers share.
-struct Tables {
+/// The output matrix.
+fn head(config: &LlamaConfig, params: &ParameterMap) -> ValueId {
+    params.get(if config.tie_word_embeddings { EMBEDDING } else { HEAD })
+}
+
+/// What the attention of all layers shares.
+struct Attended {
     /// `[S, 1, E/2]`
     cos: ValueId,
     /// `[S, 1, E/2]`
     sin: ValueId,
-    /// `[S, S]`: whether a query (row) sees a key (column).
-    causal_mask: ValueId,
+    /// Whether a query (row) sees a key (column).
+    mask: ValueId,
+    /// Where keys and values come from: caches, or the tokens at hand alone.
+    caches: Option<Caches>,
 }
 
-impl Tables {
-    /// The angle of frequency i at position p is `p·theta^(−2i/E)`, computed in f64.
-    fn new(f: &mut Builder, config: &LlamaConfig, seq: usize) -> Self {
-        let half = config.head_dim / 2;
-        let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64);
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
-        let table = |of: fn(f64) -> f64| {
-            let angles = (0..seq).flat_map(|p| frequencies.iter().map(move |w| p as f64 * w));
-            let values: Vec<f32> = angles.map(|a| of(a) as f32).collect();
-            Tensor::new(&[seq, 1, half], values).expect("a value for each position and frequency")
-        };
-        let sees: Vec<bool> = (0..seq * seq).map(|i| i % seq <= i / seq).collect();
-        let causal = Tensor::new(&[seq, seq], sees).expect("a value for each query and key");
-        Self {
-            cos: f.constant("rope_cos", table(f64::cos)),
-            sin: f.constant("rope_sin", table(f64::sin)),
-            causal_mask: f.constant("causal_mask", causal),
-        }
+/// Keys and values of a text so far.
+struct Caches {
+    /// Where the tokens at hand stand, int32 `[S]`.
+    positions: ValueId,
+    /// By layer.
+    old: Vec<Cache>,
+    /// With the tokens at hand; of the layers that have been built.
+    new: Vec<Cache>,
+}
+
+/// One layer's, `[1, K, C, E]` each.
+#[derive(Clone, Copy)]
+struct Cache {
+    key: ValueId,
+    value: ValueId,
+}
+
+impl Caches {
+    /// Puts the keys and values of the tokens at hand, `[1, K, S, E]`, into the next layer's cache.
+    fn put(&mut self, f: &mut Builder, k: ValueId, v: ValueId) -> Result<Cache, BuildError> {
+        let old = self.old[self.new.len()];
+        let key = f.scatter_update(old.key, self.positions, k, 2)?;
+        let value = f.scatter_update(old.value, self.positions, v, 2)?;
+        let new = Cache { key, value };
+        self.new.push(new);
+        Ok(new)
     }
 }
 
+/// Tables of the rotary embedding for positions 0 to S−1, `[S, 1, E/2]`. The angle of frequency i at position p is
+/// `p·theta^(−2i/E)`, computed in f64.
+fn rotations(f: &mut Builder, config: &LlamaConfig, seq: usize) -> (ValueId, ValueId) {
+    let half = config.head_dim / 2;
+    let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64);
+    let frequencies: Vec<f64> = (0..half).map(frequency).collect();
+    let table = |of: fn(f64) -> f64| {
+        let angles = (0..seq).flat_map(|p| frequencies.iter().map(move |w| p as f64 * w));
+        let values: Vec<f32> = angles.map(|a| of(a) as f32).collect();
+        Tensor::new(&[seq, 1, half], values).expect("a value for each position and frequency")
+    };
+    (f.constant("rope_cos", table(f64::cos)), f.constant("rope_sin", table(f64::sin)))
+}
+
+/// `[S, S]`: a query sees its own position and those before.
+fn causal_mask(f: &mut Builder, seq: usize) -> ValueId {
+    let sees: Vec<bool> = (0..seq * seq).map(|i| i % seq <= i / seq).collect();
+    let causal = Tensor::new(&[seq, seq], sees).expect("a value for each query and key");
+    f.constant("causal_mask", causal)
+}
+
 /// x `[B, S, D]` → `[B, S, D]`
-fn layer(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tables, x: ValueId) -> Built {
+fn layer(
+    f: &mut Builder,
+    config: &LlamaConfig,
+    weights: Layer,
+    attended: &mut Attended,
+    x: ValueId,
+) -> Built {
     let normed = norm(f, config, "input_layernorm", x, weights.weight("input_layernorm"))?;
-    let attended = f.scope("self_attn", |f| attention(f, config, weights, tables, normed))?;
-    let x = f.add(x, attended)?;
+    let mixed = f.scope("self_attn", |f| attention(f, config, weights, attended, normed))?;
+    let x = f.add(x, mixed)?;
     let x = f.named(x, "attention_residual");
     let normed = norm(f, config, "post_attention_layernorm", x, weights.weight("post_attention_layernorm"))?;
     let fed = f.scope("mlp", |f| mlp(f, weights, normed))?;
@@ -221,7 +344,13 @@ fn layer(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tables,
 }
 
 /// x `[B, S, D]` → `[B, S, D]`; heads are `[B, H, S, E]` inside.
-fn attention(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tables, x: ValueId) -> Built {
+fn attention(
+    f: &mut Builder,
+    config: &LlamaConfig,
+    weights: Layer,
+    attended: &mut Attended,
+    x: ValueId,
+) -> Built {
     let (heads, kv_heads, width) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
     let [batch, seq] = [f.shape(x)[0], f.shape(x)[1]];
 
@@ -233,20 +362,27 @@ fn attention(f: &mut Builder, config: &LlamaConfig, weights: Layer, tables: &Tab
     let k = f.reshape(k, &[batch, seq, kv_heads, width])?;
     let v = f.reshape(v, &[batch, seq, kv_heads, width])?;
 
-    let q = f.scope("q_rope", |f| f.rope(q, tables.cos, tables.sin))?;
-    let k = f.scope("k_rope", |f| f.rope(k, tables.cos, tables.sin))?;
+    let q = f.scope("q_rope", |f| f.rope(q, attended.cos, attended.sin))?;
+    let k = f.scope("k_rope", |f| f.rope(k, attended.cos, attended.sin))?;
 
     let q = f.transpose(q, &[0, 2, 1, 3])?;
     let k = f.transpose(k, &[0, 2, 1, 3])?;
     let v = f.transpose(v, &[0, 2, 1, 3])?;
 
+    let (k, v) = match &mut attended.caches {
+        Some(caches) => {
+            let cache = caches.put(f, k, v)?;
+            (cache.key, cache.value)
+        }
+        None => (k, v),
+    };
     let k = repeat_heads(f, k, heads / kv_heads)?;
     let v = repeat_heads(f, v, heads / kv_heads)?;
 
-    let attended = f.attention(q, k, v, Some(tables.causal_mask))?;
-    let attended = f.transpose(attended, &[0, 2, 1, 3])?;
-    let attended = f.reshape(attended, &[batch, seq, heads * width])?;
-    project(f, attended, weights.weight("self_attn.o_proj"), "o_proj")
+    let mixed = f.attention(q, k, v, Some(attended.mask))?;
+    let mixed = f.transpose(mixed, &[0, 2, 1, 3])?;
+    let mixed = f.reshape(mixed, &[batch, seq, heads * width])?;
+    project(f, mixed, weights.weight("self_attn.o_proj"), "o_proj")
 }
 
 /// Key or value heads `[B, K, S, E]` → `[B, K·group, S, E]`: query head h uses head h div group.

@@ -44,6 +44,20 @@ pub enum SetupError {
         /// The largest batch that fits; 0 if none does.
         largest: usize,
     },
+    /// There is not enough memory to run a model.
+    #[error(
+        "{what} needs about {}, {} are available",
+        gigabytes(*needed),
+        gigabytes(*available)
+    )]
+    TooLarge {
+        /// What was to run.
+        what: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
     /// The configuration cannot be written down.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -98,6 +112,7 @@ impl SetupError {
         match self {
             Self::Key { .. }
             | Self::Memory { .. }
+            | Self::TooLarge { .. }
             | Self::Config(_)
             | Self::Load(_)
             | Self::Read { .. }

@@ -7,6 +7,7 @@ pub mod config;
 
 pub mod batches;
 pub mod order;
+pub mod tokenizer;
 pub mod tokens;
 
 pub mod model;
@@ -24,6 +25,13 @@ pub mod metrics;
 pub mod run;
 pub mod run_folder;
 
+mod inference;
+
+pub mod evaluation;
+pub mod generation;
+pub mod sampling;
+
 mod error;
 
 pub use error::{RunError, SetupError, StepError};
+pub use inference::InferenceError;

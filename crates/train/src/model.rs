@@ -33,13 +33,14 @@ enum Weights {
 }
 
 impl Model {
-    /// The model of a configuration: read from `model.from` (see [`open_source`]), or with random weights. `data.tokenizer` takes the place of the model's own tokenizer.
+    /// The model of a configuration: read from `model.from` (see [`open_source`]), or with random weights. `data.tokenizer`
+    /// takes the place of the model's own tokenizer.
     ///
     /// # Errors
     /// [`SetupError`] if there is none, or its configuration is not acceptable.
     pub fn open(config: &Config) -> Result<Self, SetupError> {
         let mut model = match config.model.source() {
-            Some(ModelSource::From(path)) => Self::from_source(open_source(path)?)?,
+            Some(ModelSource::From(path)) => Self::from_path(path)?,
             Some(ModelSource::Config(path)) => Self::random(read_model_config(path)?, config.train.seed),
             Some(ModelSource::Preset(name)) => Self::random(known_preset(name)?, config.train.seed),
             Some(ModelSource::Program(_)) => {
@@ -62,11 +63,12 @@ impl Model {
         Self { config, tokenizer: None, weights: Weights::Random { seed } }
     }
 
-    /// A model in files.
+    /// A model in files (see [`open_source`]).
     ///
     /// # Errors
-    /// [`SetupError`] if its tokenizer cannot be read.
-    pub fn from_source(source: Source) -> Result<Self, SetupError> {
+    /// [`SetupError`] if there is none, its configuration or weights are not acceptable, or its tokenizer cannot be read.
+    pub fn from_path(path: &Path) -> Result<Self, SetupError> {
+        let source = open_source(path)?;
         let json = source.tokenizer_path().filter(|path| path.extension().is_some_and(|e| e == "json"));
         let tokenizer = json.map(|path| read_limited(path, TOKENIZER_BYTES, "tokenizer")).transpose()?;
         Ok(Self { config: source.config().clone(), tokenizer, weights: Weights::Stored(Arc::new(source)) })

@@ -70,7 +70,7 @@ fn forward_backward(
             .map(|s| tensor(&mut f, &format!("accumulator.{}", s.name), s, Role::Accumulator))
             .collect()
     });
-    let (loss_sum, weight_sum) = batch_loss(&mut f, config, &params, options)?;
+    let (loss_sum, weight_sum) = batch_loss(&mut f, "", config, &params, [options.batch, options.seq])?;
     let loss_scale = scalar(&mut f, "loss_scale");
     let weights: Vec<ValueId> = specs.iter().map(|s| params.get(&s.name)).collect();
     let mut sums = gradients(&mut f, &[(loss_sum, loss_scale)], &weights)?;
@@ -111,26 +111,54 @@ fn all_finite(f: &mut Builder, tensors: &[ValueId]) -> Result<ValueId, BuildErro
     Ok(all.expect("a model has parameters"))
 }
 
-/// `loss_sum` and `weight_sum` of a batch.
+/// The function `evaluate` of a training program.
 fn evaluate(config: &LlamaConfig, options: &ProgramOptions<'_>) -> Result<Function, ProgramError> {
-    let mut f = Builder::new("evaluate", Opset::Ios18);
+    loss_function("evaluate", "", config, [options.batch, options.seq])
+}
+
+/// A function that gives the loss of a batch, as `evaluate` of a training program does, but for the names of its ports, which
+/// start with the function's: `NAME.tokens`, `NAME.loss_sum`. Several of them, for batches of different shapes, can then
+/// share the weights of one plan.
+///
+/// # Errors
+/// [`ProgramError`]: a bug of the model, whatever the configuration.
+pub fn evaluation(
+    name: &str,
+    config: &LlamaConfig,
+    batch: usize,
+    seq: usize,
+) -> Result<Function, ProgramError> {
+    loss_function(name, &format!("{name}."), config, [batch, seq])
+}
+
+/// `loss_sum` and `weight_sum` of a batch.
+fn loss_function(
+    name: &str,
+    prefix: &str,
+    config: &LlamaConfig,
+    shape: [usize; 2],
+) -> Result<Function, ProgramError> {
+    let mut f = Builder::new(name, Opset::Ios18);
     let params = declare_parameters(&mut f, config);
-    let (loss_sum, weight_sum) = batch_loss(&mut f, config, &params, options)?;
-    f.output("loss_sum", loss_sum);
-    f.output("weight_sum", weight_sum);
+    let (loss_sum, weight_sum) = batch_loss(&mut f, prefix, config, &params, shape)?;
+    f.output(&format!("{prefix}loss_sum"), loss_sum);
+    f.output(&format!("{prefix}weight_sum"), weight_sum);
     Ok(f.finish())
 }
 
 fn batch_loss(
     f: &mut Builder,
+    prefix: &str,
     config: &LlamaConfig,
     params: &ParameterMap,
-    options: &ProgramOptions<'_>,
+    shape: [usize; 2],
 ) -> Result<(ValueId, ValueId), BuildError> {
-    let shape = [options.batch, options.seq];
-    let tokens = f.parameter("tokens", TensorType::new(DType::I32, &shape), Role::Batch);
-    let targets = f.parameter("targets", TensorType::new(DType::I32, &shape), Role::Batch);
-    let weights = f.parameter("weights", TensorType::new(DType::F32, &shape), Role::Batch);
+    let mut batch = |port: &str, dtype| {
+        f.parameter(&format!("{prefix}{port}"), TensorType::new(dtype, &shape), Role::Batch)
+    };
+    let tokens = batch("tokens", DType::I32);
+    let targets = batch("targets", DType::I32);
+    let weights = batch("weights", DType::F32);
     loss(f, config, params, tokens, targets, weights)
 }
 

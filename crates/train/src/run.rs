@@ -8,7 +8,7 @@ use crate::batches::Data;
 use crate::config::Config;
 use crate::error::{RunError, SetupError, StepError};
 use crate::metrics::{Metrics, MetricsLog};
-use crate::model::{Model, open_source};
+use crate::model::Model;
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::trainer::{Environment, Trainer};
 
@@ -76,7 +76,7 @@ impl Run {
         };
         let checkpoint = resumed.as_ref().map(RunFolder::latest).transpose()?.flatten();
         let model = match &checkpoint {
-            Some(checkpoint) => Model::from_source(open_source(&checkpoint.path)?)?,
+            Some(checkpoint) => Model::from_path(&checkpoint.path)?,
             None => Model::open(config)?,
         };
         let data = Data::open(config, &model.config)?;

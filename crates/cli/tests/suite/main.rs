@@ -3,6 +3,8 @@
 mod bench;
 mod check;
 mod convert;
+mod corpus;
 mod refused;
+mod run;
 mod support;
 mod train;

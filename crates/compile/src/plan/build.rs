@@ -128,17 +128,26 @@ pub fn plan(training: &TrainingProgram, options: &PlanOptions) -> Result<Plan, P
     if let Some(evaluate) = &evaluate {
         calls.push(layout.call("evaluate", evaluate)?);
     }
-    if let Some(b) = layout.never_written() {
-        return Err(PlanError::NeverWritten(b.name.clone()));
+    layout.finish([forward_backward, update].into_iter().chain(evaluate).collect(), calls)
+}
+
+/// Makes the plan of functions that are called as they are, without an optimiser: a program from elsewhere, generation. Each
+/// function is a call of its own name.
+///
+/// The functions are simplified and typed. Ports of one name share a buffer, and an output is on the buffer of the parameter
+/// that it is aliased to.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_functions(functions: &[Function], options: &PlanOptions) -> Result<Plan, PlanError> {
+    let functions: Vec<Function> =
+        functions.iter().map(|f| simplify(&mixed(&simplify(f), options.precision))).collect();
+    let mut layout = Layout::default();
+    let mut calls = Vec::with_capacity(functions.len());
+    for f in &functions {
+        calls.push(layout.call(f.name(), f)?);
     }
-    let functions: Vec<Function> = [forward_backward, update].into_iter().chain(evaluate).collect();
-    for (i, f) in functions.iter().enumerate() {
-        if functions[..i].iter().any(|g| g.name() == f.name()) {
-            return Err(PlanError::FunctionName(f.name().into()));
-        }
-    }
-    let program = Program { functions };
-    Ok(Plan { format_version: FORMAT_VERSION, program, buffers: layout.buffers, calls })
+    layout.finish(functions, calls)
 }
 
 /// The weight that a master belongs to.
@@ -309,6 +318,24 @@ impl Layout {
             });
         }
         Ok(i)
+    }
+
+    /// The plan of the functions on these buffers.
+    fn finish(self, functions: Vec<Function>, calls: Vec<Call>) -> Result<Plan, PlanError> {
+        if let Some(b) = self.never_written() {
+            return Err(PlanError::NeverWritten(b.name.clone()));
+        }
+        for (i, f) in functions.iter().enumerate() {
+            if functions[..i].iter().any(|g| g.name() == f.name()) {
+                return Err(PlanError::FunctionName(f.name().into()));
+            }
+        }
+        Ok(Plan {
+            format_version: FORMAT_VERSION,
+            program: Program { functions },
+            buffers: self.buffers,
+            calls,
+        })
     }
 
     /// A sum that no call writes.

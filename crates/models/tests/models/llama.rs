@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use arcane_mil::{Builder, Function, Opset, Role, Strictness, TensorType, evaluate, verify};
-use arcane_models::{LlamaConfig, declare_parameters, initialize, load, loss, parameters, read_config};
+use arcane_models::{
+    LlamaConfig, StepShape, declare_parameters, initialize, load, loss, parameters, read_config, step,
+};
 use arcane_tensor::{DType, Tensor};
 
 use crate::tiny;
@@ -194,4 +196,58 @@ fn the_first_loss_of_the_trajectory_is_reproduced() {
     let expected = trajectory["loss"][0].as_f64().unwrap();
     let loss = published_loss(128, 8);
     assert!((loss - expected).abs() < 2e-6, "{loss} against {expected}");
+}
+
+/// Logits after `tokens` in steps of `n` tokens, on caches of 8 positions that hold garbage at first.
+fn logits_by_steps(config: &LlamaConfig, params: &[(String, Tensor)], tokens: &[i32], n: usize) -> Vec<f64> {
+    let context = 8;
+    let function = step("f", config, StepShape { tokens: n, context }).unwrap();
+    let mut state: BTreeMap<String, Tensor> = params.iter().cloned().collect();
+    for p in function.parameters().iter().filter(|p| p.role == Role::State) {
+        let ty = function.ty(p.value);
+        state.insert(p.name.clone(), Tensor::new(&ty.shape, vec![9.0f32; ty.len()]).unwrap());
+    }
+    let mut logits = Vec::new();
+    for (i, part) in tokens.chunks(n).enumerate() {
+        let position = |k: usize| i * n + k;
+        let mut inputs = state.clone();
+        let ids: Vec<i32> = (0..n).map(|k| part.get(k).copied().unwrap_or(0)).collect();
+        let mask: Vec<bool> = (0..n).flat_map(|k| (0..context).map(move |c| c <= position(k))).collect();
+        inputs.insert("f.tokens".into(), Tensor::new(&[1, n], ids).unwrap());
+        let positions: Vec<i32> = (0..n).map(|k| position(k) as i32).collect();
+        inputs.insert("f.positions".into(), Tensor::new(&[n], positions).unwrap());
+        inputs.insert("f.mask".into(), Tensor::new(&[n, context], mask).unwrap());
+        inputs.insert("f.last".into(), Tensor::new(&[1], vec![part.len() as i32 - 1]).unwrap());
+        let outputs = evaluate(&function, &inputs).unwrap();
+        logits = outputs["logits"].to_f64s();
+        for a in function.aliases() {
+            let (old, new) = (&function.parameters()[a.parameter].name, &function.outputs()[a.output].name);
+            state.insert(old.clone(), outputs[new].clone());
+        }
+    }
+    logits
+}
+
+#[test]
+fn steps_of_any_length_give_the_logits_of_the_whole_text() {
+    for tied in [true, false] {
+        let config = tiny(tied);
+        let params = strong(&config);
+        let by_ones = logits_by_steps(&config, &params, &TOKENS, 1);
+        // The loss of a target is the log-sum-exp of the logits minus the target's.
+        let total: f64 = by_ones.iter().map(|l| l.exp()).sum();
+        for target in [0, 9] {
+            let mut targets = TARGETS;
+            targets[5] = target;
+            let [loss, _] = run(&config, &params, &TOKENS, &targets, &[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+            let expected = total.ln() - by_ones[target as usize];
+            assert!((loss - expected).abs() < 1e-5 * loss.abs().max(1.0), "{loss} against {expected}");
+        }
+        // 4 + 2 padded, and 2 + 2 + 2.
+        for n in [2, 4] {
+            for (a, b) in logits_by_steps(&config, &params, &TOKENS, n).iter().zip(&by_ones) {
+                assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "steps of {n}: {a} against {b}");
+            }
+        }
+    }
 }

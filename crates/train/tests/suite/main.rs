@@ -2,6 +2,7 @@
 
 mod determinism;
 mod evaluation;
+mod generation;
 mod hostile;
 mod overflow;
 mod support;

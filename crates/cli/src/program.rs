@@ -1,0 +1,52 @@
+//! Programs as files.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use arcane_mil::ReadError;
+
+use crate::failure::Failure;
+
+/// The file that holds the program where a folder is given.
+const PROGRAM_FILE: &str = "model.mil";
+/// Programs keep large arrays in weight files.
+const PROGRAM_BYTES: u64 = 1 << 28;
+
+/// The text of a program and where it is from.
+pub(crate) struct ProgramFile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What it holds.
+    pub(crate) text: String,
+}
+
+impl ProgramFile {
+    /// Reads a file of MIL text, or `model.mil` of a folder.
+    pub(crate) fn read(given: &Path) -> Result<Self, Failure> {
+        let path = if given.is_dir() { given.join(PROGRAM_FILE) } else { given.to_path_buf() };
+        let wrong = |what: String| Failure::input(format!("{}: {what}", path.display()));
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(&path)?.take(PROGRAM_BYTES + 1).read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        let bytes = read().map_err(|e| wrong(format!("cannot read the program: {e}")))?;
+        if bytes.len() as u64 > PROGRAM_BYTES {
+            return Err(wrong(format!("more than {PROGRAM_BYTES} bytes, MIL text was expected")));
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|e| wrong(format!("not UTF-8 ({e}), MIL text was expected")))?;
+        Ok(Self { path, text })
+    }
+
+    /// The folder that `@model_path` stands for by default.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The failure of a text that was refused.
+    pub(crate) fn refused(&self, error: &ReadError) -> Failure {
+        Failure::input(format!("{}:{error}", self.path.display()))
+    }
+}
