@@ -3,7 +3,7 @@
 use arcane_train::tokenizer::Tokenizer;
 
 /// A llama2.c tokenizer: whatever is read takes a text apart and puts it together.
-pub fn tokenizer_bin(data: &[u8]) {
+pub(crate) fn tokenizer_bin(data: &[u8]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("tokenizer.bin");
     std::fs::write(&path, data).expect("a temporary file");

@@ -14,9 +14,8 @@ fn replay(target: &str, check: fn(&[u8])) {
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // The name of a file that fails stands above the panic.
-        println!("{}", path.display());
-        check(&fs::read(path).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        assert!(std::panic::catch_unwind(|| check(&bytes)).is_ok(), "{}", path.display());
         count += 1;
     }
     assert!(count > 0, "the corpus of {target} is empty");
