@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod convert;
 mod device;
 mod failure;
 mod generate;
@@ -40,6 +41,8 @@ enum Command {
     Run(run::Arguments),
     /// Read a MIL program and check it.
     Check(check::Arguments),
+    /// Write a model in another format.
+    Convert(convert::Arguments),
     /// Measure, and print the figures as JSON.
     Bench(bench::Arguments),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use arcane_tensor::DType;
 use serde_json::{Map, Value, json};
 
 use crate::unsupported::UNSUPPORTED;
@@ -101,6 +102,11 @@ const SIZE_LIMITS: [(&str, usize); 8] = [
     ("max_position_embeddings", 1 << 30),
 ];
 
+/// The largest value of a size.
+pub(crate) fn size_limit(key: &str) -> usize {
+    SIZE_LIMITS.iter().find(|(k, _)| *k == key).map_or(usize::MAX, |(_, limit)| *limit)
+}
+
 /// The most parameters that a model may have.
 const PARAMETER_LIMIT: u64 = 1 << 40;
 
@@ -168,6 +174,17 @@ impl LlamaConfig {
     /// The `config.json` of this model in the classic spelling, which every version of Hugging Face's transformers loads.
     /// [`LlamaConfig::parse`] gives the same model back.
     pub fn to_json(&self) -> String {
+        self.to_json_as(DType::F32)
+    }
+
+    /// As [`LlamaConfig::to_json`], for weights that are stored in another type: newer versions of transformers load them
+    /// in the type that `torch_dtype` names.
+    pub fn to_json_as(&self, dtype: DType) -> String {
+        let torch_dtype = match dtype {
+            DType::F16 => "float16",
+            DType::Bf16 => "bfloat16",
+            _ => "float32",
+        };
         let eos = match self.eos_token_id.as_slice() {
             [] => Value::Null,
             [id] => json!(id),
@@ -195,7 +212,7 @@ impl LlamaConfig {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
             "pad_token_id": self.pad_token_id,
-            "torch_dtype": "float32",
+            "torch_dtype": torch_dtype,
         });
         format!("{value:#}\n")
     }
@@ -212,7 +229,7 @@ impl LlamaConfig {
     }
 
     /// What `parse` promises beyond the range of each value.
-    fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(format!(
@@ -343,7 +360,7 @@ impl<'a> Keys<'a> {
 
     fn size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let limit = SIZE_LIMITS.iter().find(|(k, _)| *k == key).map_or(usize::MAX, |(_, limit)| *limit);
+        let limit = size_limit(key);
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=limit).contains(&n) => Ok(Some(n)),
             _ => Err(self.error(key, value, &format!("a whole number from 1 to {limit}"))),

@@ -17,6 +17,14 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A new file or folder would take the place of something.
+    #[error("{}: exists already; a new path{} was expected", path.display(), if *folder { " or an empty folder" } else { "" })]
+    Exists {
+        /// What is there.
+        path: PathBuf,
+        /// Whether an empty folder would be taken.
+        folder: bool,
+    },
     /// The file is shorter or longer than its header says.
     #[error("{}: the file should have {expected} bytes ({why}), it has {found}", path.display())]
     Length {
@@ -112,6 +120,51 @@ pub fn write_atomically(
     sync_folder(folder).map_err(FileError::io(path, "synchronise the folder of"))
 }
 
+/// Makes a folder so that a reader sees either nothing or all of it, also after a crash: a temporary folder beside `path`
+/// is filled, synchronised to the disk and renamed. `fill` writes files, no folders, into the path that it is given.
+///
+/// # Errors
+/// [`FileError::Exists`] if there is anything but an empty folder at `path`; [`FileError::Io`]; what `fill` says. Nothing is
+/// left at `path` then but what was there.
+pub fn write_folder_atomically<E: From<FileError>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    match fs::symlink_metadata(path) {
+        Ok(info) => {
+            let is_empty = || fs::read_dir(path).map(|mut entries| entries.next().is_none());
+            if !info.is_dir() || !is_empty().map_err(FileError::io(path, "list"))? {
+                return Err(FileError::Exists { path: path.into(), folder: true }.into());
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(FileError::io(path, "look at")(e).into()),
+    }
+    let target = std::path::absolute(path).map_err(FileError::io(path, "create"))?;
+    let parent = target.parent().unwrap_or(&target);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".arcane-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // The permissions of any new folder, less the umask.
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    let temporary = builder.tempdir_in(parent).map_err(FileError::io(path, "create"))?;
+    fill(temporary.path())?;
+    let finish = || {
+        for entry in fs::read_dir(temporary.path())? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        sync_folder(temporary.path())?;
+        fs::rename(temporary.path(), &target)
+    };
+    finish().map_err(FileError::io(path, "write"))?;
+    // It has moved: there is nothing left to clean up.
+    let _ = temporary.keep();
+    Ok(sync_folder(parent).map_err(FileError::io(path, "synchronise the folder of"))?)
+}
+
 fn write_through(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     fill(&mut writer)?;
@@ -156,6 +209,32 @@ mod tests {
         write_atomically(&link, |w| w.write_all(b"new")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_folder_is_there_as_a_whole_or_not_at_all() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("new");
+        let write = |name: &'static str| {
+            move |folder: &Path| write_atomically(&folder.join(name), |w| w.write_all(b"x"))
+        };
+        let failed = write_folder_atomically(&path, |folder| {
+            write("a")(folder)?;
+            Err(FileError::Exists { path: folder.into(), folder: false })
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
+
+        fs::create_dir(&path).unwrap();
+        write_folder_atomically(&path, write("a")).unwrap();
+        let error = write_folder_atomically(&path, write("b")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{}: exists already; a new path or an empty folder was expected", path.display())
+        );
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"x");
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+        assert!(write_folder_atomically(&path.join("a"), write("b")).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Arrays on the host: dtype, shape, rounding, comparison, safetensors, npy and npz.
+//! Arrays on the host: dtype, shape, rounding, comparison, safetensors, GGUF, npy and npz.
 //!
 //! A [`Tensor`] owns its elements in row-major order. Nothing here knows about programs or engines.
 
@@ -10,7 +10,10 @@ mod element;
 mod tensor;
 
 mod compare;
+mod encoding;
 mod file;
+mod gguf;
+mod map;
 mod npy;
 mod npz;
 mod safetensors;
@@ -18,8 +21,11 @@ mod safetensors;
 pub use compare::{Difference, Mismatch, Tolerance, difference};
 pub use dtype::{DType, round_to};
 pub use element::{Data, Element};
-pub use file::{FileError, write_atomically};
+pub use encoding::{EncodeError, Encoding};
+pub use file::{FileError, write_atomically, write_folder_atomically};
+pub use gguf::{GgufEntry, GgufFile, GgufTensor, GgufValue, write_gguf};
+pub use map::MappedFile;
 pub use npy::{NpyError, NpyHeader, npy_bytes, npy_header, read_npy};
 pub use npz::{NpzError, read_npz, write_npz};
-pub use safetensors::{SafetensorsFile, write_safetensors};
+pub use safetensors::{SafetensorsEntry, SafetensorsFile, stream_safetensors, write_safetensors};
 pub use tensor::{Tensor, TensorError, element_count};

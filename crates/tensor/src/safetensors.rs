@@ -1,15 +1,15 @@
 //! The checkpoint format of Hugging Face: a length, a JSON header, then the elements of all tensors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use crate::{DType, FileError, Tensor, write_atomically};
+use crate::{DType, FileError, MappedFile, Tensor, element_count, write_atomically};
 
 const FORMAT: &str = "safetensors";
 /// Bytes of the length in front of the header.
@@ -21,8 +21,7 @@ const METADATA_KEY: &str = "__metadata__";
 ///
 /// The file must not be changed in place while it is open; [`write_safetensors`] replaces a file and so is safe.
 pub struct SafetensorsFile {
-    path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
@@ -41,21 +40,13 @@ impl SafetensorsFile {
     /// # Errors
     /// Each names the path and, where one is at fault, the tensor.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(FileError::io(path, "open"))?;
-        let info = file.metadata().map_err(FileError::io(path, "read"))?;
-        if info.is_dir() {
-            return Err(format_error(path, "it is a folder, a file was expected".into()));
+        let file = MappedFile::open(path, FORMAT)?;
+        let map = file.bytes();
+        let found = map.len() as u64;
+        if map.len() < LENGTH_BYTES {
+            return Err(length_error(path, LENGTH_BYTES as u64, found, "the header's length alone takes 8"));
         }
-        if info.len() < LENGTH_BYTES as u64 {
-            return Err(length_error(
-                path,
-                LENGTH_BYTES as u64,
-                info.len(),
-                "the header's length alone takes 8",
-            ));
-        }
-        let map = map_file(&file).map_err(FileError::io(path, "map"))?;
-        let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(path, &map, &e))?;
+        let (header_bytes, header) = SafeTensors::read_metadata(map).map_err(|e| explain(path, map, &e))?;
         let data_start = LENGTH_BYTES + header_bytes;
         let mut entries = BTreeMap::new();
         for name in header.offset_keys() {
@@ -67,7 +58,7 @@ impl SafetensorsFile {
             entries.insert(name, Entry { dtype, shape: info.shape.clone(), range });
         }
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { path: path.into(), map, entries, metadata })
+        Ok(Self { file, entries, metadata })
     }
 
     /// The names of the tensors, sorted.
@@ -86,12 +77,22 @@ impl SafetensorsFile {
     /// [`FileError::Missing`] if there is none of this name; [`FileError::Format`] if a `bool` is neither 0 nor 1.
     pub fn tensor(&self, name: &str) -> Result<Tensor, FileError> {
         let entry = self.entries.get(name).ok_or_else(|| FileError::Missing {
-            path: self.path.clone(),
+            path: self.file.path().into(),
             name: name.into(),
             count: self.entries.len(),
         })?;
-        Tensor::from_bytes(entry.dtype, &entry.shape, &self.map[entry.range.clone()])
-            .map_err(|e| format_error(&self.path, format!("tensor `{name}`: {e}")))
+        Tensor::from_bytes(entry.dtype, &entry.shape, &self.file.bytes()[entry.range.clone()])
+            .map_err(|e| format_error(self.file.path(), format!("tensor `{name}`: {e}")))
+    }
+
+    /// Where the elements of a tensor are in the file, in bytes, if there is one of this name.
+    pub fn range(&self, name: &str) -> Option<Range<usize>> {
+        self.entries.get(name).map(|e| e.range.clone())
+    }
+
+    /// The file without its header's contents, for a reader that keeps the ranges.
+    pub fn into_file(self) -> MappedFile {
+        self.file
     }
 
     /// The free-form strings of the header's `__metadata__`.
@@ -102,8 +103,19 @@ impl SafetensorsFile {
 
 impl std::fmt::Debug for SafetensorsFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SafetensorsFile({}, {} tensors)", self.path.display(), self.entries.len())
+        write!(f, "SafetensorsFile({}, {} tensors)", self.file.path().display(), self.entries.len())
     }
+}
+
+/// A tensor that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SafetensorsEntry {
+    /// Its name.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
 }
 
 /// Writes tensors and metadata. The bytes depend on the arguments alone: tensors stand in the order of their element size
@@ -117,26 +129,45 @@ pub fn write_safetensors(
     tensors: &[(String, &Tensor)],
     metadata: Option<&BTreeMap<String, String>>,
 ) -> Result<(), FileError> {
-    let mut sorted: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (name.as_str(), *t)).collect();
-    sorted.sort_by_key(|(name, t)| (std::cmp::Reverse(t.dtype().size()), *name));
+    let entry = |(name, t): &(String, &Tensor)| SafetensorsEntry {
+        name: name.clone(),
+        dtype: t.dtype(),
+        shape: t.shape().to_vec(),
+    };
+    let entries: Vec<SafetensorsEntry> = tensors.iter().map(entry).collect();
+    stream_safetensors(path, &entries, metadata, |i| Ok(Cow::Borrowed(tensors[i].1.bytes())))
+}
+
+/// As [`write_safetensors`], with one tensor in memory at a time: `bytes` gives the little-endian elements of the entry of
+/// this index, and is called once for each in the order of the file.
+///
+/// # Errors
+/// As [`write_safetensors`], and what `bytes` says; it is an error if it gives another number of bytes than the entry takes.
+pub fn stream_safetensors<'a>(
+    path: &Path,
+    entries: &[SafetensorsEntry],
+    metadata: Option<&BTreeMap<String, String>>,
+    mut bytes: impl FnMut(usize) -> io::Result<Cow<'a, [u8]>>,
+) -> Result<(), FileError> {
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(entries[i].dtype.size()), &entries[i].name));
 
     let mut header = Map::new();
     if let Some(metadata) = metadata {
         header.insert(METADATA_KEY.into(), json!(metadata));
     }
     let mut offset = 0;
-    for (name, tensor) in &sorted {
-        let end = offset + tensor.bytes().len();
-        let name_error = |what| FileError::Name { path: path.into(), name: (*name).into(), what };
-        if *name == METADATA_KEY {
+    for &i in &order {
+        let SafetensorsEntry { name, dtype, shape } = &entries[i];
+        let name_error = |what| FileError::Name { path: path.into(), name: name.clone(), what };
+        if name == METADATA_KEY {
             return Err(name_error("is reserved by the format"));
         }
-        let entry = json!({
-            "dtype": name_of(tensor.dtype()),
-            "shape": tensor.shape(),
-            "data_offsets": [offset, end],
-        });
-        if header.insert((*name).into(), entry).is_some() {
+        let takes = element_count(shape).and_then(|n| n.checked_mul(dtype.size()));
+        let end = takes.and_then(|n| n.checked_add(offset));
+        let end = end.ok_or_else(|| name_error("has more elements than can be addressed"))?;
+        let entry = json!({ "dtype": name_of(*dtype), "shape": shape, "data_offsets": [offset, end] });
+        if header.insert(name.clone(), entry).is_some() {
             return Err(name_error("occurs twice"));
         }
         offset = end;
@@ -147,15 +178,17 @@ pub fn write_safetensors(
     write_atomically(path, |w| {
         w.write_all(&(header.len() as u64).to_le_bytes())?;
         w.write_all(&header)?;
-        sorted.iter().try_for_each(|(_, tensor)| w.write_all(tensor.bytes()))
+        order.iter().try_for_each(|&i| {
+            let SafetensorsEntry { name, dtype, shape } = &entries[i];
+            let bytes = bytes(i)?;
+            if element_count(shape).and_then(|n| n.checked_mul(dtype.size())) != Some(bytes.len()) {
+                let what =
+                    format!("{} bytes for tensor `{name}` of type {dtype} and shape {shape:?}", bytes.len());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            w.write_all(&bytes)
+        })
     })
-}
-
-#[expect(unsafe_code, reason = "model files are larger than what should be read at once")]
-fn map_file(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is read-only and private to `SafetensorsFile`, whose documentation asks that the file is not changed
-    // in place while it is open; this crate replaces files by renaming and never writes into one.
-    unsafe { Mmap::map(file) }
 }
 
 fn format_error(path: &Path, what: String) -> FileError {

@@ -2,22 +2,23 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use arcane_models::{LlamaConfig, initialize_parameter, load, parameters, preset, preset_names, read_config};
+use arcane_models::{LlamaConfig, Source, initialize_parameter, parameters, preset, preset_names};
 use arcane_tensor::Tensor;
 
 use crate::config::{Config, ModelSource};
 use crate::error::SetupError;
 use crate::run_folder::latest_checkpoint;
-use crate::tokenizer::{TOKENIZER_FILE, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// A `config.json` takes a few hundred bytes, a tokenizer a few million.
 const CONFIG_BYTES: u64 = 1 << 20;
 const TOKENIZER_BYTES: u64 = 1 << 30;
 
 /// A model before its weights are read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Model {
     /// Its configuration.
     pub config: LlamaConfig,
@@ -26,15 +27,15 @@ pub struct Model {
     weights: Weights,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Weights {
-    Folder(PathBuf),
+    Stored(Arc<Source>),
     Random { seed: u64 },
 }
 
 impl Model {
-    /// The model of a configuration: read from `model.from` (a Hugging Face folder, a checkpoint, or the latest checkpoint of
-    /// a run), or with random weights. `data.tokenizer` takes the place of the model's own tokenizer.
+    /// The model of a configuration: read from `model.from` (see [`open_source`]), or with random weights. `data.tokenizer`
+    /// takes the place of the model's own tokenizer.
     ///
     /// # Errors
     /// [`SetupError`] if there is none, or its configuration is not acceptable.
@@ -63,27 +64,20 @@ impl Model {
         Self { config, tokenizer: None, weights: Weights::Random { seed } }
     }
 
-    /// The model of a run (its latest checkpoint), a checkpoint or a Hugging Face folder.
+    /// A model in files (see [`open_source`]).
     ///
     /// # Errors
-    /// [`SetupError`] if there is none, or its configuration is not acceptable.
+    /// [`SetupError`] if there is none, its configuration or weights are not acceptable, or its tokenizer cannot be read.
     pub fn from_path(path: &Path) -> Result<Self, SetupError> {
-        Self::from_folder(&weights_folder(path)?)
-    }
-
-    /// The model of a Hugging Face folder.
-    ///
-    /// # Errors
-    /// [`SetupError`] if its configuration or its tokenizer cannot be read.
-    pub fn from_folder(folder: &Path) -> Result<Self, SetupError> {
-        let config = read_config(folder)?;
-        let tokenizer = folder.join(TOKENIZER_FILE);
-        let tokenizer = if tokenizer.exists() {
-            Some(read_limited(&tokenizer, TOKENIZER_BYTES, "tokenizer")?)
-        } else {
-            None
+        let source = open_source(path)?;
+        let tokenizer = match source.tokenizer_path() {
+            Some(path) if path.extension().is_some_and(|e| e == "json") => {
+                Some(read_limited(path, TOKENIZER_BYTES, "tokenizer")?)
+            }
+            Some(path) => Some(Tokenizer::open(path)?.to_json().into_bytes()),
+            None => None,
         };
-        Ok(Self { config, tokenizer, weights: Weights::Folder(folder.into()) })
+        Ok(Self { config: source.config().clone(), tokenizer, weights: Weights::Stored(Arc::new(source)) })
     }
 
     /// Whether the weights are random, not read from anywhere.
@@ -94,15 +88,13 @@ impl Model {
     /// Hands over each weight, fp32, in the order of [`parameters`].
     ///
     /// # Errors
-    /// [`SetupError`] if the weights are not those of the configuration or cannot be read, or what `take` says.
+    /// What `take` says.
     pub fn weights(
         &self,
         mut take: impl FnMut(&str, &Tensor) -> Result<(), SetupError>,
     ) -> Result<(), SetupError> {
         match &self.weights {
-            Weights::Folder(folder) => {
-                load(folder, &self.config)?.iter().try_for_each(|(name, tensor)| take(name, tensor))
-            }
+            Weights::Stored(source) => source.parameters().try_for_each(|p| take(p.name(), &p.to_f32())),
             Weights::Random { seed } => parameters(&self.config)
                 .iter()
                 .try_for_each(|spec| take(&spec.name, &initialize_parameter(spec, *seed))),
@@ -132,20 +124,16 @@ pub fn known_preset(name: &str) -> Result<LlamaConfig, SetupError> {
     })
 }
 
-/// The folder with the weights of `model.from`.
-fn weights_folder(path: &Path) -> Result<PathBuf, SetupError> {
-    if path.is_file() {
-        let what = format!(
-            "{} is a file, expected a Hugging Face folder, a run or a checkpoint (a llama2.c `.bin` is not supported)",
-            path.display()
-        );
-        return Err(SetupError::Key { key: "model.from", what });
-    }
+/// Opens a model: a run (its latest checkpoint), a checkpoint or another Hugging Face folder, a llama2.c `.bin` or a GGUF file.
+///
+/// # Errors
+/// [`SetupError`] if there is none, or its configuration or weights are not acceptable.
+pub fn open_source(path: &Path) -> Result<Source, SetupError> {
     if !path.join("checkpoints").is_dir() {
-        return Ok(path.into());
+        return Ok(Source::open(path)?);
     }
     match latest_checkpoint(path)? {
-        Some(checkpoint) => Ok(checkpoint.path),
+        Some(checkpoint) => Ok(Source::open(&checkpoint.path)?),
         None => Err(SetupError::NoCheckpoint(path.into())),
     }
 }

@@ -78,7 +78,7 @@ impl Run {
         };
         let checkpoint = resumed.as_ref().map(RunFolder::latest).transpose()?.flatten();
         let mut model = match &checkpoint {
-            Some(checkpoint) => Model::from_folder(&checkpoint.path)?,
+            Some(checkpoint) => Model::from_path(&checkpoint.path)?,
             None => Model::open(config)?,
         };
         let data = Data::open(config, &mut model)?;

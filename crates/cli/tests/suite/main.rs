@@ -2,6 +2,8 @@
 
 mod bench;
 mod check;
+mod convert;
+mod corpus;
 mod demo;
 mod refused;
 mod run;

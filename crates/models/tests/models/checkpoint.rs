@@ -3,6 +3,7 @@ use std::path::Path;
 
 use arcane_models::{LlamaConfig, initialize, load, preset, read_config, save};
 use arcane_tensor::{DType, Tensor, write_safetensors};
+use serde_json::{Value, json};
 
 use crate::tiny;
 
@@ -128,12 +129,85 @@ fn broken_files_are_errors() {
     check(Some(&whole[..100]));
 }
 
-#[test]
-fn weights_in_several_files_are_refused_by_name() {
+/// A folder whose weights are in two files, after the index and the files were changed.
+fn sharded(change: impl FnOnce(&mut Value, &mut [Named; 2])) -> tempfile::TempDir {
+    let config = tiny(false);
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("model.safetensors.index.json"), "{}").unwrap();
-    let error = load(folder.path(), &tiny(true)).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors.index.json: the weights are in several files"), "{error}");
+    let mut first = initialize(&config, 1);
+    let second = first.split_off(9);
+    let mut shards = [first, second];
+    let mut index = json!({ "weight_map": {} });
+    for (tensors, file) in shards.iter().zip(["a.safetensors", "b.safetensors"]) {
+        for (name, _) in tensors {
+            index["weight_map"][name] = file.into();
+        }
+    }
+    change(&mut index, &mut shards);
+    for (tensors, file) in shards.iter().zip(["a.safetensors", "b.safetensors"]) {
+        write_safetensors(&folder.path().join(file), &borrowed(tensors), None).unwrap();
+    }
+    fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn weights_in_several_files_are_those_of_one() {
+    let folder = sharded(|_, _| {});
+    assert_eq!(load(folder.path(), &tiny(false)).unwrap(), initialize(&tiny(false), 1));
+}
+
+#[test]
+fn an_index_that_does_not_fit_names_the_tensor() {
+    let check = |change: &dyn Fn(&mut Value, &mut [Named; 2]), expected: &str| {
+        let folder = sharded(|index, shards| change(index, shards));
+        let error = load(folder.path(), &tiny(false)).unwrap_err().to_string();
+        let path = folder.path().join("model.safetensors.index.json").display().to_string();
+        let error = error.strip_prefix(&path).unwrap_or_else(|| panic!("{error}"));
+        assert!(error.contains(expected), "{error}");
+    };
+    for name in ["../a.safetensors", "/etc/passwd", "..", "", "a/../a.safetensors", "a.safetensors/", "x\\y"]
+    {
+        check(
+            &|index, _| index["weight_map"]["model.norm.weight"] = name.into(),
+            "`model.norm.weight` is in \"",
+        );
+    }
+    check(
+        &|index, _| index["weight_map"]["model.norm.weight"] = 3.into(),
+        "the name of a file in the folder",
+    );
+    check(
+        &|index, _| index["weight_map"]["model.norm.weight"] = "a.safetensors".into(),
+        "`model.norm.weight` is not in a.safetensors, where it was expected",
+    );
+    check(
+        &|_, shards| {
+            let copy = shards[0][0].clone();
+            shards[1].push(copy);
+        },
+        "`model.embed_tokens.weight` is in b.safetensors, a.safetensors alone was expected",
+    );
+    check(
+        &|_, shards| shards[1].push(("extra".into(), Tensor::scalar(1.0f32))),
+        "`extra` is in b.safetensors, but not in `weight_map`",
+    );
+    check(
+        &|index, shards| {
+            let (name, _) = shards[1].pop().unwrap();
+            index["weight_map"].as_object_mut().unwrap().remove(&name);
+        },
+        "tensors are missing: `lm_head.weight`",
+    );
+    check(&|index, _| *index = json!([]), "`weight_map` is missing");
+}
+
+#[test]
+fn a_file_that_the_index_names_has_to_be_there() {
+    let folder = sharded(|_, _| {});
+    let path = folder.path().join("b.safetensors");
+    fs::remove_file(&path).unwrap();
+    let error = load(folder.path(), &tiny(false)).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot open", path.display())), "{error}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Configurations, the Llama function, random weights and checkpoints.
+//! Configurations, the Llama function, random weights, checkpoints, and models in other files.
 
 mod checkpoint;
 mod config;
+mod formats;
+mod hostile;
 mod init;
 mod llama;
 

@@ -70,8 +70,11 @@ fn sources_that_are_not_there_or_not_supported() {
     fs::write(bench.path("text.txt"), "Once upon a time").unwrap();
     fs::create_dir_all(bench.path("empty/checkpoints")).unwrap();
     let at = |key: &str, name: &str| format!("{key}={}", bench.path(name).display());
-    text(&[&at("model.from", "none")], "none/config.json: cannot open");
-    text(&[&at("model.from", "model.bin")], "a llama2.c `.bin` is not supported");
+    text(&[&at("model.from", "none")], "none: cannot open");
+    text(
+        &[&at("model.from", "model.bin")],
+        "model.bin: the file should have 28 bytes (the header alone), it has 0",
+    );
     text(&[&at("model.from", "empty")], "the run has no checkpoint yet");
     text(&[&at("data.train", "none.bin")], "none.bin: cannot read the tokens");
     // The model's tokenizer.json is not one.

@@ -1,0 +1,107 @@
+//! One way to open a model, whatever its files are.
+
+use std::path::{Path, PathBuf};
+
+use arcane_tensor::GgufFile;
+
+use crate::stored::{Parameter, Weights};
+use crate::{LlamaConfig, LoadError, checkpoint, gguf, llama2c};
+
+/// A model in files: its configuration, and its weights where they lie. Opening reads headers only and checks that every
+/// parameter is there with its shape.
+pub struct Source {
+    path: PathBuf,
+    format: SourceFormat,
+    config: LlamaConfig,
+    weights: Weights,
+    tokenizer: Option<PathBuf>,
+}
+
+/// The kinds of files that a model can be opened from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceFormat {
+    /// A folder with `config.json` and safetensors files, as Hugging Face has it.
+    HuggingFace,
+    /// A `.bin` file of llama2.c.
+    Llama2c,
+    /// A GGUF file.
+    Gguf,
+}
+
+impl Source {
+    /// Opens a Hugging Face folder (weights in one file, or in several with an index), a `.bin` file of llama2.c (version 0 or
+    /// 1) or a GGUF file; which of them a file is, its first bytes say.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file, the place and what was expected.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let (format, (config, weights)) = if path.is_dir() {
+            let config = checkpoint::read_config(path)?;
+            let weights = checkpoint::open_weights(path, &config)?;
+            (SourceFormat::HuggingFace, (config, weights))
+        } else if has_extension(path, "safetensors") || has_extension(path, "json") {
+            let what = "a part of a model, the folder that holds it with the rest was expected".into();
+            return Err(LoadError::NotModel { path: path.into(), what });
+        } else if has_extension(path, "gguf") || starts_like_gguf(path) {
+            (SourceFormat::Gguf, gguf::open(path)?)
+        } else {
+            (SourceFormat::Llama2c, llama2c::open(path)?)
+        };
+        let tokenizer = find_tokenizer(path, format, &config);
+        Ok(Self { path: path.into(), format, config, weights, tokenizer })
+    }
+
+    /// What was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kind of its files.
+    pub fn format(&self) -> SourceFormat {
+        self.format
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The parameters in the order of [`crate::parameters`].
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = Parameter<'_>> {
+        self.weights.parameters()
+    }
+
+    /// The tokenizer's file: `tokenizer.json`, else `tokenizer.bin`, in the folder or beside the file; for a `.bin` also
+    /// `tokN.bin` for a vocabulary of N. None if there is none of them.
+    pub fn tokenizer_path(&self) -> Option<&Path> {
+        self.tokenizer.as_deref()
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({}, {:?})", self.path.display(), self.format)
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+/// Whether a file has GGUF's first bytes; one that cannot be read has not, and its reader will say why.
+fn starts_like_gguf(path: &Path) -> bool {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
+    let mut read = || std::fs::File::open(path)?.take(8).read_to_end(&mut bytes);
+    is_file && read().is_ok() && GgufFile::recognizes(&bytes)
+}
+
+fn find_tokenizer(path: &Path, format: SourceFormat, config: &LlamaConfig) -> Option<PathBuf> {
+    let folder = if format == SourceFormat::HuggingFace { path } else { path.parent()? };
+    let mut names = vec!["tokenizer.json".to_string(), "tokenizer.bin".into()];
+    if format == SourceFormat::Llama2c {
+        names.push(format!("tok{}.bin", config.vocab_size));
+    }
+    names.into_iter().map(|name| folder.join(name)).find(|file| file.is_file() && file != path)
+}
