@@ -1,6 +1,7 @@
 //! `arcane generate`.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use arcane_train::generation::{Ending, Generator, Request, StopStrings, Wish};
 use arcane_train::model::Model;
 use arcane_train::sampling::Sampling;
 use arcane_train::tokenizer::{TokenStream, Tokenizer};
+use arcane_train::trainer::Environment;
 use serde_json::json;
 
 use crate::device::{Device, DeviceArguments};
@@ -120,6 +122,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Interrupted);
     }
     Ok(())
+}
+
+/// A text of up to `max_tokens` tokens that a trained model begins by itself, or goes on with after `prompt`.
+pub(crate) fn sample(
+    checkpoint: &Path,
+    prompt: &str,
+    max_tokens: usize,
+    environment: &Environment,
+) -> Result<String, Failure> {
+    let given = ModelArguments::new(checkpoint);
+    let model = given.open()?;
+    let tokenizer = given.open_tokenizer(&model)?;
+    let prompt = prompt_tokens(&tokenizer, prompt)?;
+    let mut generator = Generator::new(&model, prompt.len() + max_tokens, prompt.len(), environment)
+        .map_err(|e| Failure::setup(e, &checkpoint.display().to_string()))?;
+    let mut output = Output::new(&tokenizer, &prompt, &[], false);
+    let end_tokens = end_tokens(&model, &tokenizer);
+    let request =
+        Request { prompt: &prompt, max_tokens, sampling: Sampling::default(), end_tokens: &end_tokens };
+    let ending = generator.generate(&request, &mut |token| Ok(output.push(token)));
+    output.finish(ending.map_err(|e| Failure::Failed(e.into()))?)?;
+    Ok(output.text)
 }
 
 /// The tokens of a prompt, with those that the tokenizer puts before a text.

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod convert;
 mod device;
+mod eval;
 mod failure;
 mod generate;
 mod interrupt;
@@ -37,6 +38,8 @@ enum Command {
     Train(train::Arguments),
     /// Continue a text.
     Generate(generate::Arguments),
+    /// Compute the loss of a model on documents.
+    Eval(eval::Arguments),
     /// Run a MIL program.
     Run(run::Arguments),
     /// Read a MIL program and check it.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),

@@ -17,6 +17,11 @@ pub(crate) struct ModelArguments {
 }
 
 impl ModelArguments {
+    /// A model with its own tokenizer.
+    pub(crate) fn new(model: &Path) -> Self {
+        Self { model: model.into(), tokenizer: None }
+    }
+
     /// What was given.
     pub(crate) fn path(&self) -> &Path {
         &self.model

@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use arcane_train::config::Config;
 use arcane_train::run::{Run, Start, Summary};
 use arcane_train::run_folder::RunFolderError;
 use arcane_train::tokenizer::TOKENIZER_FILE;
+use arcane_train::trainer::Environment;
 use serde_json::json;
 
 use crate::device::{Device, DeviceArguments};
 use crate::failure::Failure;
+use crate::generate::sample;
+use crate::interrupt::on_interrupt;
 use crate::progress::Progress;
 
 /// What is trained without a configuration, and what it is called in messages.
@@ -22,6 +24,9 @@ const DEMO: (&str, &str) = ("demo.toml", include_str!("demo.toml"));
 const DEMO_FOLDER: &str = "runs/demo";
 /// Folders that are tried.
 const DEMO_FOLDERS: u64 = 1000;
+/// How a sample begins, and the most tokens that it has beside.
+const SAMPLE_PROMPT: &str = "It was";
+const SAMPLE_TOKENS: usize = 120;
 /// Far more than any configuration has.
 const CONFIG_BYTES: u64 = 1 << 20;
 
@@ -73,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         trainer.model_config().parameter_count(),
         trainer.data().report()
     );
-    let interrupted = on_interrupt()?;
+    let interrupted = on_interrupt("stopping after this update")?;
     let mut progress = Progress::new(config.train.steps, trainer.updates(), trainer.tokens());
     let stop = || interrupted.load(Ordering::Relaxed);
     let summary = run.train(&stop, &mut |event| progress.show(event))?;
@@ -81,21 +86,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if summary.stopped {
         return Err(Failure::Interrupted);
     }
-    after_training(&config, &shown, &summary);
-    Ok(())
+    if arguments.json {
+        return Ok(());
+    }
+    // The trainer's memory is free for the sample.
+    drop(run);
+    after_training(&config, &shown, &summary, &chosen.environment)
 }
 
-/// What follows a run that has come to its end, on stderr.
-fn after_training(config: &Config, folder: &Path, summary: &Summary) {
+/// What follows a run over text that has come to its end: a sample on stdout, and on stderr what to try next.
+fn after_training(
+    config: &Config,
+    folder: &Path,
+    summary: &Summary,
+    environment: &Environment,
+) -> Result<(), Failure> {
     if !summary.checkpoint.join(TOKENIZER_FILE).exists() {
-        return;
+        return Ok(());
     }
+    let text = sample(&summary.checkpoint, SAMPLE_PROMPT, SAMPLE_TOKENS, environment)?;
+    writeln!(std::io::stdout(), "\na sample:\n{SAMPLE_PROMPT}{text}\n")
+        .map_err(|e| Failure::Failed(e.into()))?;
     let (folder, data) = (folder.display(), config.data.valid.as_ref().unwrap_or(&config.data.train));
     let _ = writeln!(
         std::io::stderr(),
-        "try next: arcane generate {folder} --prompt \"It was\"\n          arcane eval {folder} --data {} --limit 10",
+        "try next: arcane generate {folder} --prompt \"{SAMPLE_PROMPT}\"\n          arcane eval {folder} --data {} --limit 10",
         data.display()
     );
+    Ok(())
 }
 
 /// The text of the configuration and what it is called: that of the demo without a file.
@@ -138,22 +156,6 @@ fn demo_folder(resume: bool) -> PathBuf {
     };
     let free = (1..DEMO_FOLDERS).find(|&n| number(n).symlink_metadata().is_err()).unwrap_or(DEMO_FOLDERS);
     number(if resume { (free - 1).max(1) } else { free })
-}
-
-/// A flag that Ctrl-C sets. The second Ctrl-C ends the program at once: files are written as a whole or not at all.
-fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let handler = {
-        let flag = flag.clone();
-        move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            let _ = writeln!(std::io::stderr(), "stopping after this update; Ctrl-C again stops at once");
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|e| Failure::Failed(e.into()))?;
-    Ok(flag)
 }
 
 fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summary) -> std::io::Result<()> {
