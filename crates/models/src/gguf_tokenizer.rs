@@ -200,7 +200,7 @@ impl Vocabulary {
             rank.entry(format!("{left}{right}")).or_insert(i);
         }
         let score = |(token, &kind): (&String, &i32)| match kind {
-            kind::NORMAL => -(*rank.get(token).unwrap_or(&merges.len()) as f32),
+            kind::NORMAL => 0.0 - *rank.get(token).unwrap_or(&merges.len()) as f32,
             _ => 0.0,
         };
         self.tokens.iter().zip(&self.kinds).map(score).collect()

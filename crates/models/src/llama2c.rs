@@ -72,12 +72,14 @@ pub(crate) fn open(path: &Path) -> Result<(LlamaConfig, Weights), LoadError> {
         Llama2cVersion::V1 => bytes[TIED_AT] != 0,
     };
     let config = config_of(path, fields, tied)?;
-    let specs = parameters(&config);
-    let (places, len) = layout(&config, version);
-    if found != len {
+    // Before anything is made for each layer that the header announces.
+    let expected = file_len(&config, version);
+    if found != expected {
         let why = "what its header gives";
-        return Err(FileError::Length { path: path.into(), expected: len, found, why }.into());
+        return Err(FileError::Length { path: path.into(), expected, found, why }.into());
     }
+    let specs = parameters(&config);
+    let places = places(&specs, &config, version);
     let stored = places.into_iter().zip(&specs).map(|(place, spec)| Stored {
         file: 0,
         range: place as usize..(place + byte_len(spec)) as usize,
@@ -200,25 +202,37 @@ fn parts(specs: &[ParameterSpec], version: Llama2cVersion) -> Vec<Part> {
     parts
 }
 
-/// Where each parameter starts in a file, and the length of the file, in bytes. A model has at most 2⁴⁰ parameters, so that
-/// nothing overflows.
-fn layout(config: &LlamaConfig, version: Llama2cVersion) -> (Vec<u64>, u64) {
-    let specs = parameters(config);
+/// The length of a file in bytes. A model has at most 2⁴⁰ parameters, so that nothing overflows.
+fn file_len(config: &LlamaConfig, version: Llama2cVersion) -> u64 {
+    4 * config.parameter_count()
+        + match version {
+            Llama2cVersion::V0 => LEGACY_HEADER as u64 + tables_len(config),
+            Llama2cVersion::V1 => HEADER as u64,
+        }
+}
+
+fn tables_len(config: &LlamaConfig) -> u64 {
+    4 * config.max_position_embeddings as u64 * config.head_dim as u64
+}
+
+/// Where each parameter starts in a file, in bytes.
+fn places(specs: &[ParameterSpec], config: &LlamaConfig, version: Llama2cVersion) -> Vec<u64> {
     let mut places = vec![0; specs.len()];
     let mut at = match version {
         Llama2cVersion::V0 => LEGACY_HEADER,
         Llama2cVersion::V1 => HEADER,
     } as u64;
-    for part in parts(&specs, version) {
+    for part in parts(specs, version) {
         match part {
             Part::Parameter(i) => {
                 places[i] = at;
                 at += byte_len(&specs[i]);
             }
-            Part::Tables => at += 4 * config.max_position_embeddings as u64 * config.head_dim as u64,
+            Part::Tables => at += tables_len(config),
         }
     }
-    (places, at)
+    debug_assert_eq!(at, file_len(config, version));
+    places
 }
 
 fn byte_len(spec: &ParameterSpec) -> u64 {
