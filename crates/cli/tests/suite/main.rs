@@ -5,6 +5,8 @@ mod check;
 mod convert;
 mod corpus;
 mod demo;
+mod generate;
+mod killed;
 mod refused;
 mod run;
 mod support;

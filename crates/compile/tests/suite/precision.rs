@@ -237,3 +237,23 @@ fn random_programs_get_the_types_of_the_table_and_stay_close() {
         }
     }
 }
+
+#[test]
+fn a_state_is_fp16_with_the_output_that_overwrites_it() {
+    let mut f = Builder::new("f", Opset::Ios18);
+    let ty = TensorType::new(DType::F32, &[4, 4]);
+    let x = f.parameter("x", TensorType::new(DType::F32, &[1, 4]), Role::Batch);
+    let at = f.parameter("at", TensorType::new(DType::I32, &[1]), Role::Batch);
+    let state = f.parameter("state", ty.clone(), Role::State);
+    let other = f.parameter("other", ty, Role::Moment);
+    let new = f.scatter_update(state, at, x, 0).unwrap();
+    let out = f.scatter_add(other, at, x, 0).unwrap();
+    f.output("new", new);
+    f.output("out", out);
+    f.alias("new", "state");
+    let f = mixed(&f.finish(), Precision::Fp16);
+    verify(&f, Strictness::Open).unwrap();
+    let dtype = |name: &str| f.ty(f.parameter(name).unwrap().value).dtype;
+    assert_eq!(["x", "state", "other"].map(dtype), [DType::F32, DType::F16, DType::F32]);
+    assert_eq!(f.outputs().iter().map(|o| f.ty(o.value).dtype).collect::<Vec<_>>(), [DType::F16, DType::F32]);
+}
