@@ -1,5 +1,7 @@
 //! `arcane bench`.
 
+mod kernels;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +38,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Time whole updates: loss, gradients and `AdamW`, on random weights and tokens.
     Train(TrainArguments),
+    /// Measure the memory's bandwidth and single kernels: the best of several runs.
+    Kernels(kernels::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +72,7 @@ struct TrainArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.what {
         What::Train(arguments) => train(arguments),
+        What::Kernels(arguments) => print(&kernels::measure(arguments)?),
     }
 }
 
@@ -83,6 +88,10 @@ fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     let mut trainer = setup().map_err(|e| Failure::setup(e, &format!("--config {}", arguments.config)))?;
     let timed = time(&mut trainer, arguments.steps).map_err(|e| Failure::Failed(e.into()))?;
     let result = report(arguments, &model, chosen.device, &timed);
+    print(&result)
+}
+
+fn print(result: &Value) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{result}").map_err(|e| Failure::Failed(e.into()))
 }
 

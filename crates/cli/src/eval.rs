@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let result = evaluate(&model, &documents, seq, &chosen.environment, &mut progress)
         .map_err(|e| Failure::setup(e, &arguments.data.display().to_string()))?
         .map_err(|e| Failure::Failed(e.into()))?;
-    let seconds = (chosen.environment.clock.now() - start).as_secs_f64();
+    let seconds = chosen.environment.clock.now().saturating_sub(start).as_secs_f64();
     if std::io::stderr().is_terminal() {
         let _ = writeln!(std::io::stderr());
     }

@@ -256,12 +256,12 @@ impl<'a> Timing<'a> {
 
     /// The prompt, up to the first token.
     fn prefill(&self) -> Duration {
-        self.first.unwrap_or(self.last) - self.start
+        self.first.unwrap_or(self.last).saturating_sub(self.start)
     }
 
     /// All tokens but the first.
     fn decode(&self) -> Duration {
-        self.last - self.first.unwrap_or(self.last)
+        self.last.saturating_sub(self.first.unwrap_or(self.last))
     }
 
     fn tokens_per_second(&self) -> f64 {

@@ -59,3 +59,12 @@ fn train_takes_a_file_and_a_type_and_says_where_the_time_goes() {
     let again = bench(&place, "tiny.json", &["--dtype", "fp16", "--seed", "3", "--threads", "1"]);
     assert_eq!(figures["loss"], again["loss"]);
 }
+
+#[test]
+fn kernels_and_memory_are_measured() {
+    let result = Place::new().succeed(&["bench", "kernels", "--threads", "1"]);
+    let result: Value = serde_json::from_str(&result).unwrap();
+    assert!(result["memory_read_gb_s"].as_f64().unwrap() > 0.0);
+    let kernels = result["kernels"].as_array().unwrap();
+    assert!(kernels.len() > 3 && kernels.iter().all(|k| k["gflops"].as_f64().unwrap() > 0.0), "{kernels:?}");
+}

@@ -12,7 +12,7 @@ const DOCUMENTS: &str = "the cat sat\n<|endoftext|>\non the mat, the dog\n<|endo
 /// A place with a model of random weights that knows bytes and a few words.
 fn place() -> Place {
     let place = Place::new();
-    let tokenizer = Tokenizer::train_bpe([TEXT], 270).unwrap();
+    let tokenizer = Tokenizer::train_bpe(std::iter::once(TEXT), 270).unwrap();
     let config = LlamaConfig { vocab_size: 300, eos_token_id: vec![0], ..tiny() };
     let weights = initialize(&config, 5);
     let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
