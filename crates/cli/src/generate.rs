@@ -44,16 +44,16 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct SamplingArguments {
     /// What logits are divided by; 0 takes the most likely token.
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
     /// Choose among the K most likely tokens; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Choose among the most likely tokens that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability, allow_negative_numbers = true)]
     top_p: f64,
     /// Make tokens that have occurred less likely; 1 for no penalty.
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = penalty)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = penalty, allow_negative_numbers = true)]
     repetition_penalty: f64,
     /// The seed of the draws.
     #[arg(long, value_name = "S", default_value_t = 0)]
