@@ -154,11 +154,6 @@ impl Generator {
         self.position = 0;
     }
 
-    /// Bytes that a decoded token reads at least: weights and caches.
-    pub fn memory_bytes(&self) -> usize {
-        self.session.memory_bytes()
-    }
-
     /// Adds tokens to the text and gives the logits of the next one.
     ///
     /// # Errors
