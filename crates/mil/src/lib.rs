@@ -13,6 +13,7 @@ mod infer;
 mod op;
 mod print;
 mod read;
+mod regions;
 mod rewrite;
 mod verify;
 
@@ -27,5 +28,6 @@ pub use infer::{TypeError, broadcast, infer};
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};
+pub use regions::{HeadGradient, Recognised, Region, ScoreMask, number_of, regions};
 pub use rewrite::{Rewriter, remove_dead_code};
 pub use verify::{Strictness, VerifyError, verify};

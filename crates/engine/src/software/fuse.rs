@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arcane_mil::{Function, Op, Reduce, ValueId};
+use arcane_mil::{Function, Op, Reduce, Region, ValueId, regions};
 
 use super::chain::is_chainable;
 
@@ -176,8 +176,21 @@ pub(super) fn clusters(function: &Function, regions: &[Vec<usize>], fuse: bool) 
     found.into_iter().map(|(_, cluster)| cluster).collect()
 }
 
+/// The regions that have a kernel; those that would leave no order to compute in are dropped.
+pub(super) fn regions_of(function: &Function) -> Vec<Region> {
+    let mut kept: Vec<Region> = Vec::new();
+    for region in regions(function) {
+        kept.push(region);
+        let ops: Vec<Vec<usize>> = kept.iter().map(|r| r.ops.clone()).collect();
+        if !is_acyclic(function, &ops) {
+            kept.pop();
+        }
+    }
+    kept
+}
+
 /// Whether putting ops together as regions leaves an order to compute in.
-pub(super) fn is_acyclic(function: &Function, regions: &[Vec<usize>]) -> bool {
+fn is_acyclic(function: &Function, regions: &[Vec<usize>]) -> bool {
     let fuser = Fuser::new(function, regions);
     regions.iter().enumerate().all(|(i, ops)| {
         let me = BTreeSet::from([function.operations().len() + i]);

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arcane_mil::{Function, Op, Reduce, TensorType, Unary, ValueId};
+use arcane_mil::{Function, Op, Reduce, Region, TensorType, Unary, ValueId, number_of};
 use arcane_tensor::{DType, Tensor};
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level, is_chainable};
-use super::fuse::{Cluster, Kind, Reduction, clusters, kind, reduction, row_shape};
-use super::patterns::{Region, find, scalar};
+use super::fuse::{Cluster, Kind, Reduction, clusters, kind, reduction, regions_of, row_shape};
 use super::view::{SlotId, View};
 use super::work::Work;
 use crate::EngineError;
@@ -64,7 +63,7 @@ pub(super) struct Lowered {
 
 /// Lowers a function.
 pub(super) fn lower(function: &Function, fuse: bool) -> Result<Lowered, EngineError> {
-    let regions = if fuse { find(function) } else { Vec::new() };
+    let regions = if fuse { regions_of(function) } else { Vec::new() };
     let ops: Vec<Vec<usize>> = regions.iter().map(|r| r.ops.clone()).collect();
     let clusters = clusters(function, &ops, fuse);
     let mut lowering = Lowering::new(function, &regions, &clusters);
@@ -444,7 +443,7 @@ impl<'a> Lowering<'a> {
         let (step, round) = self.chain_step(&operation.op, &ty);
         let mut operands = Vec::new();
         for v in operation.op.operands() {
-            operands.push(match (scalar(self.function, &self.definitions, v), self.definitions[v.index()]) {
+            operands.push(match (number_of(self.function, &self.definitions, v), self.definitions[v.index()]) {
                 (Some(c), _) => ChainOperand::Constant(c),
                 (None, Some(d)) if self.cluster[d] == Some(cluster) => ChainOperand::Internal(position[&d]),
                 (None, _) => ChainOperand::External(self.view(v)),

@@ -1,6 +1,6 @@
 //! The software engine: runs MIL on any CPU.
 //!
-//! Loading goes function → clusters of fusable ops (`fuse`) and recognised regions (`patterns`) → nodes on storage (`lower`,
+//! Loading goes function → clusters of fusable ops (`fuse`) and recognised regions → nodes on storage (`lower`,
 //! `work`, `chain`) → an order and a place in memory for everything (`schedule`, `arena`) → instructions for the kernels.
 //! A submitted call runs the instructions one after another, each on all threads, and allocates nothing.
 
@@ -8,7 +8,6 @@ mod arena;
 mod chain;
 mod fuse;
 mod lower;
-mod patterns;
 mod schedule;
 mod view;
 mod work;

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use arcane_mil::{Binary, Op, ScatterMode, TensorType, Unary, ValueId};
+use arcane_mil::{
+    Binary, HeadGradient, Op, Recognised, Region, ScatterMode, ScoreMask, TensorType, Unary, ValueId,
+};
 use arcane_tensor::DType;
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level};
 use super::lower::Lowering;
-use super::patterns::{HeadGradient, Recognised, Region, ScoreMask};
 use super::view::View;
 use crate::EngineError;
 use crate::kernels::attention::{Attention, AttentionGradient, Mask};

@@ -1,14 +1,13 @@
-//! Regions of a program that have a kernel of their own, recognised by dataflow: cross entropy over a linear head, and the
+//! Regions of a program that are more than their ops, recognised by dataflow: cross entropy over a linear head, and the
 //! gradients of scaled dot-product attention. Casts of mixed programs may stand between their ops.
 
-use arcane_mil::{Binary, Function, Op, Reduce, ScatterMode, ValueId};
 use arcane_tensor::DType;
 
-use super::fuse::is_acyclic;
+use crate::{Binary, Function, Op, Reduce, ScatterMode, ValueId};
 
 /// A recognised region and the ops that it covers.
 #[derive(Clone, Debug)]
-pub(super) struct Region {
+pub struct Region {
     /// Indices of the ops, ascending.
     pub ops: Vec<usize>,
     /// What it computes.
@@ -17,24 +16,35 @@ pub(super) struct Region {
 
 /// What a region computes.
 #[derive(Clone, Debug)]
-pub(super) enum Recognised {
-    /// See [`crate::kernels::cross_entropy::CrossEntropy`].
+pub enum Recognised {
+    /// Of logits = hidden·headᵀ, hidden `[N, D]`, head `[V, D]`: what cross entropy needs, and its gradient.
     CrossEntropy {
+        /// `[N, D]`
         hidden: ValueId,
+        /// `[V, D]`
         head: ValueId,
+        /// `[N, 1]`, int32
         targets: ValueId,
+        /// log Σ exp(logits), fp32 `[N, 1]`
         log_sum: Option<ValueId>,
+        /// The logits of the targets, fp32 `[N, 1]`
         picked: Option<ValueId>,
+        /// The gradients with respect to hidden and head.
         gradient: Option<HeadGradient>,
     },
-    /// See [`crate::kernels::attention::AttentionGradient`].
+    /// The gradients of softmax(mask(query·keyᵀ·scale))·value, all of rank 3 or more.
     AttentionGradient {
+        /// `[.., L, E]`
         query: ValueId,
+        /// `[.., S, E]`
         key: ValueId,
+        /// `[.., S, F]`
         value: ValueId,
+        /// The result's adjoint, `[.., L, F]`
         d_out: ValueId,
         /// Gradients of query, key and value.
         d: [ValueId; 3],
+        /// How scores are masked.
         mask: ScoreMask,
         /// The factor of the scores, and whether scaled scores are rounded to fp16.
         scale: (f32, bool),
@@ -43,18 +53,23 @@ pub(super) enum Recognised {
     },
 }
 
-/// The gradient part of a cross entropy.
+/// The gradient part of a cross entropy: the logits' adjoint is `softmax(logits)·factor`, plus `update` at the target.
 #[derive(Clone, Debug)]
-pub(super) struct HeadGradient {
+pub struct HeadGradient {
+    /// `[N, 1]`, or what broadcasts to it.
     pub factor: ValueId,
+    /// `[N, 1]`
     pub update: ValueId,
+    /// `[N, D]`
     pub d_hidden: Option<ValueId>,
+    /// `[V, D]`
     pub d_head: Option<ValueId>,
 }
 
 /// How scores are masked.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum ScoreMask {
+pub enum ScoreMask {
+    /// Not at all.
     None,
     /// A `bool` value, and what replaces a score where it is false.
     Select(ValueId, f32),
@@ -62,27 +77,23 @@ pub(super) enum ScoreMask {
     Add(ValueId),
 }
 
-/// Finds all regions; those that would leave no order to compute in are dropped.
-pub(super) fn find(function: &Function) -> Vec<Region> {
+/// Finds all regions, in the order of their first ops. A region may depend on itself through ops outside; whoever computes
+/// it as one has to check.
+pub fn regions(function: &Function) -> Vec<Region> {
     let finder = Finder::new(function);
-    let mut regions: Vec<Region> = Vec::new();
-    for i in 0..function.operations().len() {
-        let Some(mut region) = finder.cross_entropy(i).or_else(|| finder.attention_gradient(i)) else {
-            continue;
-        };
-        region.ops.sort_unstable();
-        region.ops.dedup();
-        regions.push(region);
-        let ops: Vec<Vec<usize>> = regions.iter().map(|r| r.ops.clone()).collect();
-        if !is_acyclic(function, &ops) {
-            regions.pop();
-        }
-    }
-    regions
+    let found = (0..function.operations().len())
+        .filter_map(|i| finder.cross_entropy(i).or_else(|| finder.attention_gradient(i)));
+    found
+        .map(|mut region| {
+            region.ops.sort_unstable();
+            region.ops.dedup();
+            region
+        })
+        .collect()
 }
 
-/// A number that a value is everywhere.
-pub(super) fn scalar(function: &Function, definitions: &[Option<usize>], v: ValueId) -> Option<f32> {
+/// The number that a value is everywhere, if it is a constant of one number; `definitions` are the function's.
+pub fn number_of(function: &Function, definitions: &[Option<usize>], v: ValueId) -> Option<f32> {
     match &function.operations()[definitions[v.index()]?].op {
         Op::Const(t) if t.len() == 1 => Some(t.get(0) as f32),
         Op::Fill { value, dtype, .. } => Some(arcane_tensor::round_to(*dtype, *value) as f32),
@@ -138,7 +149,7 @@ impl<'a> Finder<'a> {
     }
 
     fn number(&self, v: ValueId) -> Option<f32> {
-        scalar(self.function, &self.definitions, v)
+        number_of(self.function, &self.definitions, v)
     }
 
     /// The value before a cast that only this use sees, if there is one; covers the cast.
