@@ -76,7 +76,7 @@ pub(crate) fn op(sink: &mut impl Sink, op: &Op) {
 }
 
 /// Puts what an op has beside its name and operands. The number of operands tells which optional ones there are.
-fn parameters(sink: &mut impl Sink, op: &Op) {
+pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
     match op {
         Op::Const(t) => {
             ty(sink, &TensorType::new(t.dtype(), t.shape()));

@@ -6,12 +6,16 @@
 
 mod canonical;
 mod plan;
+mod layout;
+mod legalise;
+mod partition;
 mod precision;
 mod simplify;
 
 pub use plan::{
-    BufferKind, Call, FORMAT_VERSION, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding, TrainingProgram,
+    BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding, TrainingProgram,
     plan, plan_functions,
 };
-pub use precision::{Compute, FP16_TABLE, OpClass, Precision, mixed};
+pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
+pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};

@@ -13,6 +13,25 @@ use crate::canonical;
 /// The version of the form of [`Plan`].
 pub const FORMAT_VERSION: u32 = 1;
 
+/// Where an op or a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// On the processor.
+    Host,
+    /// On the Neural Engine, or what plays it.
+    Engine,
+}
+
+impl Place {
+    /// The name in a printed plan.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Engine => "engine",
+        }
+    }
+}
+
 /// Functions, the buffers that they run on, and the calls that tie them together.
 ///
 /// Two plans are compared with `==`, or line by line in their printed form; [`Plan::hash`] tells them apart.

@@ -23,6 +23,8 @@ pub enum Precision {
     Fp32,
     /// [`FP16_TABLE`].
     Fp16,
+    /// [`ENGINE_TABLE`].
+    Engine,
 }
 
 impl Precision {
@@ -30,8 +32,21 @@ impl Precision {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
-            Self::Fp16 => "fp16",
+            Self::Fp16 | Self::Engine => "fp16",
         }
+    }
+
+    fn table(self) -> Option<&'static [(OpClass, Compute); 9]> {
+        match self {
+            Self::Fp32 => None,
+            Self::Fp16 => Some(&FP16_TABLE),
+            Self::Engine => Some(&ENGINE_TABLE),
+        }
+    }
+
+    /// The lowest rank of a `param` that becomes fp16.
+    const fn param_rank(self) -> usize {
+        if matches!(self, Self::Engine) { 1 } else { 2 }
     }
 }
 
@@ -42,8 +57,10 @@ pub enum OpClass {
     Product,
     /// `square`, `sqrt`, `rsqrt`, `exp`, `log`.
     Power,
-    /// Every `reduce_*`, and `softmax`.
+    /// Every `reduce_*` but that of exponentials.
     Reduction,
+    /// `softmax` and `reduce_log_sum_exp`.
+    Exponential,
     /// `scatter` and `scatter_along_axis` that add, `gather_along_axis`.
     Scatter,
     /// Every other element-wise op.
@@ -76,13 +93,14 @@ pub enum Compute {
 /// Parameters: a `param` of rank 2 or more is fp16, and so is a `state`, with the output that overwrites it; all others (norm
 /// gains, biases, masters, moments, accumulators, scalars, batches) stay as declared, and so do all other outputs. Data movement over constants alone counts as a constant. Finite
 /// constants beyond ±65504 become ±65504 in fp16.
-pub const FP16_TABLE: [(OpClass, Compute); 8] = [
+pub const FP16_TABLE: [(OpClass, Compute); 9] = [
     // Where the time goes. Engines read fp16, sum in fp32 and round once.
     (OpClass::Product, Compute::Half),
     // The square of 256 and e to the 12th are beyond fp16; a root of a mean square decides over a whole row.
     (OpClass::Power, Compute::Full),
     // A sum of n fp16 numbers needs log2 n more bits, a softmax the exponential's range.
     (OpClass::Reduction, Compute::Full),
+    (OpClass::Exponential, Compute::Full),
     // Repeated indices sum; a loss is picked out of the logits and subtracted from a log-sum-exp.
     (OpClass::Scatter, Compute::Full),
     // Activations between products stay fp16, what has been widened for a reason stays wide.
@@ -92,6 +110,22 @@ pub const FP16_TABLE: [(OpClass, Compute); 8] = [
     // A mask or a table costs nothing to have in both types.
     (OpClass::Constant, Compute::AsUsed),
     // An explicit wish of the program; 0 and 1 are exact in fp16, counts are not.
+    (OpClass::Cast, Compute::Declared),
+];
+
+/// The types of programs for an engine that computes in fp16 alone: what is fp32 here runs on the host.
+///
+/// As [`FP16_TABLE`], but norms and their gradients stay fp16, and vectors with them: `scale_norms` has brought them into
+/// range, and an engine sums wide and rounds once. Exponentials are fp32 where no pass that knows them has rewritten them.
+pub const ENGINE_TABLE: [(OpClass, Compute); 9] = [
+    (OpClass::Product, Compute::Half),
+    (OpClass::Power, Compute::Widest),
+    (OpClass::Reduction, Compute::Widest),
+    (OpClass::Exponential, Compute::Full),
+    (OpClass::Scatter, Compute::Full),
+    (OpClass::ElementWise, Compute::Widest),
+    (OpClass::Movement, Compute::Widest),
+    (OpClass::Constant, Compute::AsUsed),
     (OpClass::Cast, Compute::Declared),
 ];
 
@@ -113,10 +147,10 @@ impl OpClass {
                 | Reduce::Mean
                 | Reduce::Max
                 | Reduce::Min
-                | Reduce::SumSquare
-                | Reduce::LogSumExp => Self::Reduction,
+                | Reduce::SumSquare => Self::Reduction,
+                Reduce::LogSumExp => Self::Exponential,
             },
-            Op::Softmax { .. } => Self::Reduction,
+            Op::Softmax { .. } => Self::Exponential,
             Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
                 ScatterMode::Add => Self::Scatter,
                 ScatterMode::Update => Self::Movement,
@@ -136,21 +170,21 @@ impl OpClass {
         }
     }
 
-    /// The rule of the class in [`FP16_TABLE`].
-    pub fn compute(self) -> Compute {
-        FP16_TABLE.iter().find(|(class, _)| *class == self).expect("every class has a row").1
+    /// The rule of the class in a table.
+    fn compute(self, table: &[(OpClass, Compute)]) -> Compute {
+        table.iter().find(|(class, _)| *class == self).expect("every class has a row").1
     }
 }
 
 /// The program with the types of a precision. Names, roles, aliases and the types of outputs stay; of parameters, those that
-/// [`FP16_TABLE`] names change. Values that are neither fp32 nor fp16 are left alone.
+/// the precision's table names change. Values that are neither fp32 nor fp16 are left alone.
 #[must_use]
 pub fn mixed(f: &Function, precision: Precision) -> Function {
-    if precision == Precision::Fp32 {
-        return f.clone();
-    }
+    let Some(table) = precision.table() else { return f.clone() };
     let mut mixer = Mixer {
         old: f,
+        table,
+        param_rank: precision.param_rank(),
         rewriter: Rewriter::new(f),
         constant: vec![false; f.values().len()],
         typed: HashMap::new(),
@@ -182,6 +216,9 @@ fn is_mixed(f: &Function, v: ValueId) -> bool {
 
 struct Mixer<'a> {
     old: &'a Function,
+    table: &'static [(OpClass, Compute); 9],
+    /// The lowest rank of a `param` that becomes fp16.
+    param_rank: usize,
     rewriter: Rewriter<'a>,
     /// Whether an old value is a constant: it then exists in both types.
     constant: Vec<bool>,
@@ -193,7 +230,7 @@ impl Mixer<'_> {
     fn parameter(&mut self, p: &Parameter, overwritten: bool) {
         let mut ty: TensorType = self.old.ty(p.value).clone();
         let is_half = match p.role {
-            Role::Param => ty.shape.len() >= 2 && !overwritten,
+            Role::Param => ty.shape.len() >= self.param_rank && !overwritten,
             Role::State => true,
             Role::Master | Role::Moment | Role::Accumulator | Role::Batch | Role::Scalar => false,
         };
@@ -211,7 +248,7 @@ impl Mixer<'_> {
         if floats.is_empty() && !makes_float {
             return self.rewriter.copy(operation);
         }
-        let compute = OpClass::of(&operation.op).compute();
+        let compute = OpClass::of(&operation.op).compute(self.table);
         let all_constant = floats.iter().all(|v| self.constant[v.index()]);
         let moves_constants = OpClass::of(&operation.op) == OpClass::Movement && all_constant;
         let dtype = match compute {

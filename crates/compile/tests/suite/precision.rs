@@ -39,7 +39,7 @@ fn every_class_has_one_row() {
     for class in classes {
         assert_eq!(FP16_TABLE.iter().filter(|(c, _)| *c == class).count(), 1, "{class:?}");
     }
-    assert_eq!(OpClass::Product.compute(), Compute::Half);
+    assert!(FP16_TABLE.contains(&(OpClass::Product, Compute::Half)));
 }
 
 #[test]

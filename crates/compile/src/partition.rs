@@ -1,0 +1,149 @@
+//! A placed function in pieces: programs of the engine and of the host, in an order in which they can run.
+
+mod cuts;
+mod extract;
+mod stages;
+
+use arcane_mil::{Function, ValueId};
+
+use crate::layout::Placed;
+use crate::plan::Place;
+
+pub(crate) use extract::Piece;
+
+/// A function as a list of pieces.
+#[derive(Debug)]
+pub(crate) struct Partitioned {
+    /// In an order in which each piece comes after what it reads.
+    pub(crate) pieces: Vec<Piece>,
+    /// Values that are made of weights alone: they are computed once for each change of the weights, not in a piece.
+    pub(crate) prepared: Vec<ValueId>,
+    /// Why the engine's programs end where they end.
+    pub(crate) cuts: Vec<String>,
+}
+
+/// Cuts a placed function.
+///
+/// Ops that can run without a change of place in between form a stage. A stage of the engine is cut where its ops repeat, at
+/// the boundary that the fewest bytes cross: then the repetitions, the layers of a model, can share a program. The host's
+/// ops are grouped by the last program of the engine that they wait for, so that they run beside the next one.
+pub(crate) fn partition(placed: &Placed) -> Partitioned {
+    let graph = Graph::new(placed);
+    let stages = stages::stages(&graph);
+    let mut chunks: Vec<Vec<usize>> = Vec::new();
+    let mut cuts = Vec::new();
+    for ops in stages.engine() {
+        let found = cuts::chunks(&graph, &ops);
+        cuts.push(found.why);
+        chunks.extend(found.chunks);
+    }
+    let groups = stages.host_groups(&graph, &chunks);
+    let extractor = extract::Extractor::new(&graph, &chunks, &groups);
+    let mut pieces = Vec::new();
+    for key in 0..=chunks.len() {
+        if let Some(chunk) = key.checked_sub(1) {
+            pieces.push(extractor.piece(Place::Engine, &chunks[chunk]));
+        }
+        pieces.extend(groups.iter().filter(|g| g.key == key).map(|g| extractor.piece(Place::Host, &g.ops)));
+    }
+    Partitioned { pieces, prepared: graph.prepared_values(), cuts }
+}
+
+/// What an op is for the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Nothing needs it.
+    Dead,
+    /// A constant: in every piece that reads it.
+    Constant,
+    /// A reshape of the host: its memory is what it reshapes.
+    View,
+    /// Made of weights alone.
+    Prepared,
+    /// An op of a piece.
+    Runs(Place),
+}
+
+/// A placed function with what the partition asks of it.
+struct Graph<'a> {
+    function: &'a Function,
+    definitions: Vec<Option<usize>>,
+    parts: Vec<Part>,
+    is_output: Vec<bool>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(placed: &'a Placed) -> Self {
+        let function = &placed.function;
+        let definitions = function.definitions();
+        let mut is_output = vec![false; function.values().len()];
+        for o in function.outputs() {
+            is_output[o.value.index()] = true;
+        }
+        let mut live = is_output.clone();
+        for operation in function.operations().iter().rev() {
+            if operation.results.iter().any(|r| live[r.index()]) {
+                operation.op.operands().iter().for_each(|v| live[v.index()] = true);
+            }
+        }
+        let weights = crate::layout::made_of_weights(function);
+        let part = |(i, operation): (usize, &arcane_mil::Operation)| {
+            let output = operation.results.iter().any(|r| is_output[r.index()]);
+            let weight = operation.results.iter().all(|r| weights[r.index()]);
+            match &operation.op {
+                _ if !operation.results.iter().any(|r| live[r.index()]) => Part::Dead,
+                arcane_mil::Op::Const(_) | arcane_mil::Op::Fill { .. } if !output => Part::Constant,
+                arcane_mil::Op::Reshape { .. } if placed.places[i] == Place::Host && !output => Part::View,
+                _ if weight && !output => Part::Prepared,
+                _ => Part::Runs(placed.places[i]),
+            }
+        };
+        let parts = function.operations().iter().enumerate().map(part).collect();
+        Self { function, definitions, parts, is_output }
+    }
+
+    /// The op that a value comes from, through views; `None` for a parameter.
+    fn source(&self, v: ValueId) -> Option<usize> {
+        self.definitions[self.base(v).index()]
+    }
+
+    /// The value whose memory a value is.
+    fn base(&self, v: ValueId) -> ValueId {
+        match self.definitions[v.index()] {
+            Some(i) if self.parts[i] == Part::View => {
+                self.base(self.function.operations()[i].op.operands()[0])
+            }
+            _ => v,
+        }
+    }
+
+    /// The ops of pieces that an op reads.
+    fn reads(&self, op: usize) -> impl Iterator<Item = usize> + '_ {
+        let operands = self.function.operations()[op].op.operands();
+        operands.into_iter().filter_map(|v| self.source(v)).filter(|&d| matches!(self.parts[d], Part::Runs(_)))
+    }
+
+    /// The ops of pieces, in order.
+    fn running(&self) -> impl Iterator<Item = (usize, Place)> + '_ {
+        self.parts.iter().enumerate().filter_map(|(i, part)| match part {
+            Part::Runs(place) => Some((i, *place)),
+            _ => None,
+        })
+    }
+
+    /// Values made of weights alone that a piece reads.
+    fn prepared_values(&self) -> Vec<ValueId> {
+        let mut found: Vec<ValueId> = Vec::new();
+        for (i, _) in self.running() {
+            for v in self.function.operations()[i].op.operands() {
+                let base = self.base(v);
+                let prepared = self.definitions[base.index()].is_some_and(|d| self.parts[d] == Part::Prepared);
+                if prepared && !found.contains(&base) {
+                    found.push(base);
+                }
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+}

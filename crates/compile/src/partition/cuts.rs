@@ -1,0 +1,135 @@
+//! Where a stage of the engine is cut into programs.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arcane_mil::Op;
+
+use super::{Graph, Part};
+use crate::canonical;
+
+/// Repetitions that are shorter than this are not a layer.
+const SHORTEST_PERIOD: usize = 8;
+
+/// The programs of a stage, and why they are these.
+pub(super) struct Chunks {
+    pub(super) chunks: Vec<Vec<usize>>,
+    pub(super) why: String,
+}
+
+/// Cuts a stage where its ops repeat.
+pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize]) -> Chunks {
+    let signatures: Vec<u64> = ops.iter().map(|&i| signature(graph, i)).collect();
+    let Some(repeat) = repetition(&signatures) else {
+        let why = format!("{} ops without a repetition: one program", ops.len());
+        return Chunks { chunks: vec![ops.to_vec()], why };
+    };
+    let crossing = crossing_bytes(graph, ops);
+    let (first, bytes) = boundary(&repeat, &crossing);
+    let mut bounds: Vec<usize> = (first..=repeat.end()).step_by(repeat.period).collect();
+    bounds.insert(0, 0);
+    bounds.push(ops.len());
+    bounds.dedup();
+    let chunks: Vec<Vec<usize>> = bounds.windows(2).map(|b| ops[b[0]..b[1]].to_vec()).collect();
+    let why = format!(
+        "{} ops in {} programs: {} ops repeat, cut where {bytes} bytes cross",
+        ops.len(),
+        chunks.len(),
+        repeat.period,
+    );
+    Chunks { chunks, why }
+}
+
+/// Ops `start..start + period + matches` where each equals the one `period` later.
+struct Repetition {
+    start: usize,
+    period: usize,
+    matches: usize,
+}
+
+impl Repetition {
+    fn end(&self) -> usize {
+        self.start + self.matches + self.period
+    }
+}
+
+/// What an op is, without which values it reads.
+fn signature(graph: &Graph<'_>, index: usize) -> u64 {
+    let operation = &graph.function.operations()[index];
+    let mut sink = canonical::Fnv::new();
+    let mut types = |v: &arcane_mil::ValueId| canonical::ty(&mut sink, graph.function.ty(*v));
+    operation.op.operands().iter().chain(&operation.results).for_each(&mut types);
+    canonical::text(&mut sink, operation.op.name());
+    canonical::parameters(&mut sink, &operation.op);
+    sink.value()
+}
+
+/// The shortest period that repeats nearly as much as any.
+fn repetition(signatures: &[u64]) -> Option<Repetition> {
+    let longest_run = |period: usize| -> (usize, usize) {
+        let (mut best, mut run) = ((0, 0), 0);
+        for i in 0..signatures.len() - period {
+            run = if signatures[i] == signatures[i + period] { run + 1 } else { 0 };
+            if run > best.0 {
+                best = (run, i + 1 - run);
+            }
+        }
+        best
+    };
+    let periods = SHORTEST_PERIOD..=signatures.len() / 2;
+    let found: Vec<Repetition> = periods
+        .filter_map(|period| {
+            let (matches, start) = longest_run(period);
+            // Once around at least.
+            (matches >= period.saturating_sub(2)).then_some(Repetition { start, period, matches })
+        })
+        .collect();
+    let most = found.iter().map(|r| r.matches + r.period).max()?;
+    found.into_iter().find(|r| 10 * (r.matches + r.period) >= 9 * most)
+}
+
+/// Bytes of the values that are computed before each position of `ops` and read at or after it.
+fn crossing_bytes(graph: &Graph<'_>, ops: &[usize]) -> Vec<usize> {
+    let position: HashMap<usize, usize> = ops.iter().enumerate().map(|(p, &op)| (op, p)).collect();
+    let mut last_read: HashMap<usize, usize> = HashMap::new();
+    for (p, &op) in ops.iter().enumerate() {
+        for d in graph.reads(op) {
+            if position.contains_key(&d) {
+                last_read.insert(d, p);
+            }
+        }
+    }
+    let mut change = vec![0isize; ops.len() + 2];
+    for (p, &op) in ops.iter().enumerate() {
+        let Some(&last) = last_read.get(&op) else { continue };
+        let results = &graph.function.operations()[op].results;
+        let bytes: usize = results.iter().map(|r| graph.function.ty(*r).bytes()).sum();
+        change[p + 1] += bytes as isize;
+        change[last + 1] -= bytes as isize;
+    }
+    let mut bytes = 0;
+    change
+        .iter()
+        .map(|c| {
+            bytes += c;
+            bytes as usize
+        })
+        .collect()
+}
+
+/// The first cut within the first period such that the cuts one period apart are crossed by the fewest bytes, and how many.
+fn boundary(repeat: &Repetition, crossing: &[usize]) -> (usize, usize) {
+    let cost = |first: usize| -> usize {
+        let cuts: BTreeSet<usize> = (first..=repeat.end()).step_by(repeat.period).collect();
+        let inner: Vec<usize> = cuts.into_iter().filter(|&c| c > 0 && c < crossing.len() - 1).collect();
+        let total: usize = inner.iter().map(|&c| crossing[c]).sum();
+        total / inner.len().max(1)
+    };
+    let first = (repeat.start..repeat.start + repeat.period).min_by_key(|&f| cost(f)).unwrap_or(repeat.start);
+    (first, cost(first))
+}
+
+/// Whether a value is in every program that reads it.
+pub(super) fn is_constant(graph: &Graph<'_>, op: usize) -> bool {
+    graph.parts[op] == Part::Constant
+        || matches!(graph.function.operations()[op].op, Op::Const(_) | Op::Fill { .. })
+}
