@@ -1,0 +1,156 @@
+//! What an op computes and moves.
+
+use arcane_mil::{Function, Op, TensorType, ValueId};
+
+use crate::constraint::{definition, is_constant};
+
+/// The work of one op.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    /// Operations of its products.
+    pub(super) flops: f64,
+    /// Rows that a product computes at once, at least one.
+    pub(super) positions: f64,
+    /// Whether one operand of the product is a constant.
+    pub(super) has_constant: bool,
+    /// Bytes of the operands of a product that come from memory.
+    weights: usize,
+    /// What is read and written otherwise.
+    moved: Vec<Moved>,
+}
+
+/// An array that is read or written.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    bytes: usize,
+    when: When,
+}
+
+/// When an array is read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Always: the op does little else.
+    Always,
+    /// If it does not stay on the engine; the op reads it while it computes.
+    Spilled,
+    /// It goes through memory whatever its size.
+    InMemory,
+}
+
+impl Work {
+    /// The work of an op of a function, by its index.
+    pub(super) fn of(function: &Function, index: usize) -> Self {
+        let operation = &function.operations()[index];
+        let op = &operation.op;
+        let ty = |v: ValueId| function.ty(v);
+        let mut work = Self { positions: 1.0, ..Self::default() };
+        let product = match op {
+            Op::Const(_) => return work,
+            Op::Matmul { x, transpose_x, .. } => {
+                let shape = &ty(*x).shape;
+                let inner = shape[shape.len() - if *transpose_x { 2 } else { 1 }];
+                let result = ty(operation.results[0]);
+                work.flops = 2.0 * result.len() as f64 * inner as f64;
+                // The positions are those of the run-time operand, which may stand on the right.
+                let from_back = if is_constant(function, *x) { 1 } else { 2 };
+                work.positions = result.shape[result.shape.len() - from_back] as f64;
+                true
+            }
+            Op::Linear { x, weight, .. } => {
+                let inner = ty(*weight).shape[1];
+                let result = ty(operation.results[0]);
+                work.flops = 2.0 * result.len() as f64 * inner as f64;
+                work.positions = ty(*x).len() as f64 / inner.max(1) as f64;
+                true
+            }
+            Op::ScaledDotProductAttention { query, key, value, .. } => {
+                work.attention(ty(*query), ty(*key), ty(*value));
+                true
+            }
+            Op::Unary { .. }
+            | Op::Cast { .. }
+            | Op::Binary { .. }
+            | Op::Compare { .. }
+            | Op::Logical { .. }
+            | Op::Select { .. }
+            | Op::Reduce { .. }
+            | Op::Softmax { .. }
+            | Op::Gather { .. }
+            | Op::GatherAlongAxis { .. }
+            | Op::Scatter { .. }
+            | Op::ScatterAlongAxis { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Concat { .. }
+            | Op::Split { .. }
+            | Op::Tile { .. }
+            | Op::Fill { .. } => false,
+        };
+        work.positions = work.positions.max(1.0);
+        for v in op.operands() {
+            work.operand(function, v, product);
+        }
+        for &r in &operation.results {
+            let output = function.outputs().iter().any(|o| o.value == r);
+            let when = match (output, product) {
+                (true, _) => When::InMemory,
+                (false, true) => When::Spilled,
+                (false, false) => When::Always,
+            };
+            work.moved.push(Moved { bytes: ty(r).bytes(), when });
+        }
+        work
+    }
+
+    /// The two products of attention, and its probabilities, which are written, normalised and read.
+    fn attention(&mut self, query: &TensorType, key: &TensorType, value: &TensorType) {
+        let rank = query.shape.len();
+        let rows: usize = query.shape[..rank - 1].iter().product();
+        let keys = key.shape[rank - 2];
+        let widths = query.shape[rank - 1] + value.shape[rank - 1];
+        self.flops = 2.0 * rows as f64 * keys as f64 * widths as f64;
+        self.positions = query.shape[rank - 2] as f64;
+        let scores = rows.saturating_mul(keys).saturating_mul(query.dtype.size());
+        self.moved.extend([Moved { bytes: scores, when: When::Always }; 4]);
+    }
+
+    fn operand(&mut self, function: &Function, v: ValueId, product: bool) {
+        let bytes = function.ty(v).bytes();
+        let constant = is_constant(function, v);
+        self.has_constant |= constant && product;
+        if product && (constant || definition(function, v).is_none()) {
+            self.weights = self.weights.saturating_add(bytes);
+        } else {
+            let when = match (definition(function, v).is_none(), product) {
+                (true, _) => When::InMemory,
+                (false, true) => When::Spilled,
+                (false, false) => When::Always,
+            };
+            self.moved.push(Moved { bytes, when });
+        }
+    }
+
+    pub(super) fn weight_bytes(&self) -> f64 {
+        self.weights as f64
+    }
+
+    /// Bytes that are read and written where arrays of up to `resident` bytes stay on the engine.
+    pub(super) fn activation_bytes(&self, resident: usize) -> f64 {
+        let (kept, spilled) = self.moved(resident);
+        kept + spilled
+    }
+
+    /// The same, those that stay on the engine and those that go through memory.
+    pub(super) fn moved(&self, resident: usize) -> (f64, f64) {
+        let mut bytes = (0.0, 0.0);
+        for m in &self.moved {
+            let spills = m.bytes > resident || m.when == When::InMemory;
+            if spills {
+                bytes.1 += m.bytes as f64;
+            } else if m.when == When::Always {
+                bytes.0 += m.bytes as f64;
+            }
+        }
+        bytes
+    }
+}
