@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use arcane_chip::Chip;
 use arcane_compile::Precision;
-use arcane_engine::{Engine, SoftwareEngine};
+use arcane_engine::{Engine, EngineError, SimulatedEngine, SoftwareEngine};
+use arcane_session::Engines;
 use arcane_train::trainer::Environment;
 use clap::{Args, ValueEnum};
 
@@ -20,7 +22,10 @@ pub(crate) struct DeviceArguments {
     /// Where the program runs [default: auto where a model is trained, else cpu].
     #[arg(long, value_enum)]
     pub(crate) device: Option<Device>,
-    /// What products and activations are computed in [default: fp32 on cpu].
+    /// The chip whose engine sim simulates.
+    #[arg(long, value_name = "CHIP", default_value = "m4")]
+    pub(crate) chip: String,
+    /// What products and activations are computed in [default: fp32 on cpu, fp16 on sim and ane].
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Dtype>,
     /// Threads that compute [default: as many as there are processors].
@@ -50,52 +55,54 @@ pub(crate) enum Dtype {
     Fp16,
 }
 
-impl Dtype {
-    fn precision(self) -> Precision {
-        match self {
-            Self::Fp32 => Precision::Fp32,
-            Self::Fp16 => Precision::Fp16,
-        }
-    }
-}
-
-/// The engine that the flags ask for, and what goes with it.
+/// The engines that the flags ask for, and what goes with them.
 pub(crate) struct Chosen {
     /// The device's name.
     pub(crate) device: &'static str,
+    /// The simulated engine, if the device has one.
+    pub(crate) simulated: Option<Arc<SimulatedEngine>>,
     /// What a run gets.
     pub(crate) environment: Environment,
 }
 
 impl DeviceArguments {
-    /// Starts the engine that is asked for, or else the default one.
+    /// Starts the engines that are asked for, or else the default ones.
     pub(crate) fn choose(&self, default: Device) -> Result<Chosen, Failure> {
-        let device = self.device.unwrap_or(default);
-        match device {
-            Device::Cpu => {}
+        let device = match self.device.unwrap_or(default) {
+            Device::Ane => {
+                return Err(Failure::input(
+                    "--device ane: this build does not have the Neural Engine, expected sim, cpu or auto",
+                ));
+            }
             Device::Auto => {
-                let line =
-                    "device: cpu, since this build has neither the Neural Engine nor the simulated one";
+                let line = format!("device: sim of {}, since this build does not have the Neural Engine", self.chip);
                 let _ = writeln!(std::io::stderr(), "{line}");
+                Device::Sim
             }
-            Device::Ane | Device::Sim => {
-                let name = if device == Device::Ane { "ane" } else { "sim" };
-                return Err(Failure::input(format!(
-                    "--device {name}: this build does not have this device, expected cpu or auto"
-                )));
-            }
-        }
-        let threads = self.threads.map_or_else(processors, |n| n as usize);
-        let engine: Arc<dyn Engine> = match SoftwareEngine::new(threads) {
-            Ok(engine) => Arc::new(engine),
-            Err(e) => return Err(Failure::Failed(e.into())),
+            chosen => chosen,
         };
+        let chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
+        let threads = self.threads.map_or_else(processors, |n| n as usize);
+        let failed = |e: EngineError| Failure::Failed(e.into());
+        let host: Arc<dyn Engine> = Arc::new(SoftwareEngine::new(threads).map_err(failed)?);
+        let simulated = match device {
+            Device::Sim => Some(Arc::new(SimulatedEngine::new(chip, threads).map_err(failed)?)),
+            _ => None,
+        };
+        let on_chip = simulated.is_some();
+        let precision = match self.dtype.unwrap_or(if on_chip { Dtype::Fp16 } else { Dtype::Fp32 }) {
+            Dtype::Fp32 => Precision::Fp32,
+            Dtype::Fp16 if on_chip => Precision::Engine,
+            Dtype::Fp16 => Precision::Fp16,
+        };
+        let accelerator = simulated.clone().map(|s| s as Arc<dyn Engine>);
         let environment = Environment {
-            engine,
-            precision: self.dtype.map_or(Precision::Fp32, Dtype::precision),
+            engines: Engines { accelerator, host },
+            chip: on_chip.then_some(chip),
+            precision,
             clock: Arc::new(SystemClock::start()),
             available_bytes: available_bytes(),
         };
-        Ok(Chosen { device: "cpu", environment })
+        Ok(Chosen { device: if on_chip { "sim" } else { "cpu" }, simulated, environment })
     }
 }

@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use arcane_compile::{Plan, PlanOptions, plan_functions};
-use arcane_engine::LoadOptions;
+use arcane_compile::{Plan, plan_functions};
 use arcane_mil::{BlobFolder, Function, Program, TensorType, read};
 use arcane_session::{Session, SessionError};
 use arcane_tensor::{Tensor, read_npz, write_npz};
@@ -46,11 +45,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path.display()));
     let plan = plan_functions(
         std::slice::from_ref(function),
-        &PlanOptions { precision: chosen.environment.precision },
+        &chosen.environment.planning(),
     )
     .map_err(|e| in_program(&e))?;
-    check_memory(&plan, function, &chosen).map_err(|e| in_program(&e))?;
-    let session = Session::new(plan, chosen.environment.engine).map_err(|e| in_program(&e))?;
+    check_memory(&plan, &chosen).map_err(|e| in_program(&e))?;
+    let session = Session::new(plan, &chosen.environment.engines).map_err(|e| in_program(&e))?;
     let outputs = execute(&session, function, &inputs).map_err(|e| Failure::Failed(e.into()))?;
     report_non_finite(&outputs);
     let arrays: Vec<(String, &Tensor)> = outputs.iter().map(|(name, t)| (name.clone(), t)).collect();
@@ -96,11 +95,9 @@ fn read_inputs(path: &Path, function: &Function) -> Result<Vec<(String, Tensor)>
 }
 
 /// Refuses a function that takes more memory than there is, before any is taken.
-fn check_memory(plan: &Plan, function: &Function, chosen: &Chosen) -> anyhow::Result<()> {
+fn check_memory(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
     let Some(available) = chosen.environment.available_bytes else { return Ok(()) };
-    let engine = &chosen.environment.engine;
-    let held = engine.required_bytes(&plan.program, function.name(), LoadOptions::default())?;
-    let needed = (plan.memory_bytes() as u64).saturating_add(held as u64);
+    let needed = chosen.environment.engines.required_bytes(plan)?;
     if needed > available {
         anyhow::bail!("running it takes {needed} bytes of memory, {available} are available");
     }

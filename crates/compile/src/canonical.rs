@@ -151,3 +151,28 @@ pub(crate) fn function(sink: &mut impl Sink, f: &Function) {
         numbers(sink, &[a.output, a.parameter]);
     }
 }
+
+/// Puts what a function computes: types, ops and aliases, but neither names nor paths.
+pub(crate) fn structure(sink: &mut impl Sink, f: &Function) {
+    number(sink, f.parameters().len());
+    f.parameters().iter().for_each(|p| ty(sink, f.ty(p.value)));
+    for operation in f.operations() {
+        match &operation.op {
+            // The bytes of a large table would fill the key.
+            Op::Const(t) => {
+                let mut hash = Fnv::new();
+                hash.put(t.bytes());
+                text(sink, "const");
+                ty(sink, &TensorType::new(t.dtype(), t.shape()));
+                number(sink, hash.value() as usize);
+            }
+            other => op(sink, other),
+        }
+        number(sink, operation.results.len());
+        operation.results.iter().for_each(|r| ty(sink, f.ty(*r)));
+    }
+    numbers(sink, &f.outputs().iter().map(|o| o.value.index()).collect::<Vec<_>>());
+    for a in f.aliases() {
+        numbers(sink, &[a.output, a.parameter]);
+    }
+}

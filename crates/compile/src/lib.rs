@@ -13,8 +13,8 @@ mod precision;
 mod simplify;
 
 pub use plan::{
-    BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding, TrainingProgram,
-    plan, plan_functions,
+    BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding,
+    Step, TrainingProgram, Work, plan, plan_functions,
 };
 pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};

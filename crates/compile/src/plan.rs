@@ -1,17 +1,18 @@
 //! What a session runs, as plain data.
 
 mod build;
+mod schedule;
 
 use std::fmt::{Display, Formatter, Result as Formatted};
 
-use arcane_mil::{Program, TensorType};
+use arcane_mil::{Function, Program, TensorType};
 
 pub use build::{PlanError, PlanOptions, TrainingProgram, plan, plan_functions};
 
 use crate::canonical;
 
 /// The version of the form of [`Plan`].
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Where an op or a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,13 +40,23 @@ impl Place {
 pub struct Plan {
     /// [`FORMAT_VERSION`] of the code that made it.
     pub format_version: u32,
-    /// The functions that calls name.
+    /// The chip that the engine's functions are for; without one all functions are the host's.
+    pub chip: Option<String>,
+    /// The functions that steps name.
     pub program: Program,
-    /// The buffers; a call refers to them by index. Names are unique.
+    /// Where each of the functions runs.
+    pub places: Vec<Place>,
+    /// The buffers; steps refer to them by index. Names are unique.
     pub buffers: Vec<PlanBuffer>,
     /// The calls. Names are unique.
     pub calls: Vec<Call>,
+    /// Why things are where they are, in sentences.
+    pub reasons: Vec<String>,
 }
+
+/// The name of the call that computes what is made of weights alone. It has to run before any other after the weights
+/// have changed.
+pub const PREPARE: &str = "prepare";
 
 /// Memory of one type that lives as long as the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +67,8 @@ pub struct PlanBuffer {
     pub ty: TensorType,
     /// What it holds.
     pub kind: BufferKind,
+    /// Whose memory it is. The engine's is padded to whole rows; the host reads and writes it where that leaves no gaps.
+    pub place: Place,
     /// Whether calls add to it, so that the host has to zero it at the start of each update.
     pub zeroed: bool,
 }
@@ -82,6 +95,12 @@ pub enum BufferKind {
     State,
     /// What a call writes for the host.
     Result,
+    /// What is made of weights alone.
+    Prepared,
+    /// What one step of a call writes and another reads. Values that are never needed at once share a buffer.
+    Value,
+    /// Another buffer's elements, with the engine's gaps between rows.
+    Staged,
 }
 
 impl BufferKind {
@@ -96,19 +115,81 @@ impl BufferKind {
             Self::Scalar => "scalar",
             Self::State => "state",
             Self::Result => "result",
+            Self::Prepared => "prepared",
+            Self::Value => "value",
+            Self::Staged => "staged",
         }
     }
 }
 
-/// A function on buffers.
+/// Steps that the host starts as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Its name.
     pub name: String,
-    /// The function's name.
-    pub function: String,
-    /// Every parameter of the function, then every output, in declared order.
-    pub ports: Vec<PortBinding>,
+    /// The steps. Those of one place run one after another in this order.
+    pub steps: Vec<Step>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What.
+    pub work: Work,
+    /// Steps before it that have to be done; those of its own place are understood.
+    pub after: Vec<usize>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Runs a function on buffers.
+    Run {
+        /// Where.
+        place: Place,
+        /// The function's name.
+        function: String,
+        /// Every parameter of the function, then every output, in declared order.
+        ports: Vec<PortBinding>,
+    },
+    /// Copies the elements of a buffer into another that has other gaps between rows. The host does it.
+    Copy {
+        /// The index of the buffer that is read.
+        from: usize,
+        /// The index of the buffer that is written.
+        to: usize,
+    },
+}
+
+impl Step {
+    /// Where it runs.
+    pub fn place(&self) -> Place {
+        match self.work {
+            Work::Run { place, .. } => place,
+            Work::Copy { .. } => Place::Host,
+        }
+    }
+}
+
+impl Call {
+    /// A call of one function as a whole.
+    fn whole(name: &str, function: &Function, ports: Vec<PortBinding>) -> Self {
+        let work = Work::Run { place: Place::Host, function: function.name().into(), ports };
+        Self { name: name.into(), steps: vec![Step { work, after: Vec::new() }] }
+    }
+
+    /// The functions that it runs and their ports.
+    pub fn runs(&self) -> impl Iterator<Item = (&str, &[PortBinding])> {
+        self.steps.iter().filter_map(|s| match &s.work {
+            Work::Run { function, ports, .. } => Some((function.as_str(), ports.as_slice())),
+            Work::Copy { .. } => None,
+        })
+    }
+
+    /// How many programs of the engine it runs.
+    pub fn dispatches(&self) -> usize {
+        self.steps.iter().filter(|s| s.place() == Place::Engine).count()
+    }
 }
 
 /// A port and its buffer.
@@ -140,15 +221,18 @@ impl Plan {
     pub fn hash(&self) -> u64 {
         let mut sink = canonical::Fnv::new();
         canonical::number(&mut sink, self.format_version as usize);
+        canonical::text(&mut sink, self.chip.as_deref().unwrap_or_default());
         canonical::number(&mut sink, self.program.functions.len());
-        for f in &self.program.functions {
+        for (f, place) in self.program.functions.iter().zip(&self.places) {
             canonical::function(&mut sink, f);
+            canonical::text(&mut sink, place.name());
         }
         canonical::number(&mut sink, self.buffers.len());
         for b in &self.buffers {
             canonical::text(&mut sink, &b.name);
             canonical::ty(&mut sink, &b.ty);
             canonical::text(&mut sink, b.kind.name());
+            canonical::text(&mut sink, b.place.name());
             if let BufferKind::Copy { of } = b.kind {
                 canonical::number(&mut sink, of);
             }
@@ -157,19 +241,47 @@ impl Plan {
         canonical::number(&mut sink, self.calls.len());
         for c in &self.calls {
             canonical::text(&mut sink, &c.name);
-            canonical::text(&mut sink, &c.function);
-            canonical::number(&mut sink, c.ports.len());
-            for p in &c.ports {
-                canonical::text(&mut sink, &p.port);
-                canonical::number(&mut sink, p.buffer);
-            }
+            canonical::number(&mut sink, c.steps.len());
+            c.steps.iter().for_each(|step| put_step(&mut sink, step));
         }
         sink.value()
+    }
+
+    /// Where a function runs.
+    pub fn place(&self, function: &str) -> Option<Place> {
+        let index = self.program.functions.iter().position(|f| f.name() == function)?;
+        self.places.get(index).copied()
+    }
+
+    /// How many programs of the engine are loaded at once.
+    pub fn engine_programs(&self) -> usize {
+        self.places.iter().filter(|p| **p == Place::Engine).count()
     }
 
     fn buffer_name(&self, index: usize) -> &str {
         self.buffers.get(index).map_or("?", |b| &b.name)
     }
+}
+
+fn put_step(sink: &mut canonical::Fnv, step: &Step) {
+    match &step.work {
+        Work::Run { place, function, ports } => {
+            canonical::text(sink, place.name());
+            canonical::text(sink, function);
+            canonical::number(sink, ports.len());
+            for p in ports {
+                canonical::text(sink, &p.port);
+                canonical::number(sink, p.buffer);
+            }
+        }
+        Work::Copy { from, to } => {
+            canonical::text(sink, "copy");
+            canonical::number(sink, *from);
+            canonical::number(sink, *to);
+        }
+    }
+    canonical::number(sink, step.after.len());
+    step.after.iter().for_each(|&s| canonical::number(sink, s));
 }
 
 /// A table: functions with their hashes, buffers, and the ports of each call whose buffer has another name.
@@ -182,13 +294,14 @@ impl Display for Plan {
             self.hash(),
             self.memory_bytes()
         )?;
-        for function in &self.program.functions {
+        for (function, place) in self.program.functions.iter().zip(&self.places) {
             let mut sink = canonical::Fnv::new();
             canonical::function(&mut sink, function);
             writeln!(
                 f,
-                "function {} {} ops {} parameters {} outputs {} hash {:016x}",
+                "function {} {} {} ops {} parameters {} outputs {} hash {:016x}",
                 function.name(),
+                place.name(),
                 function.opset().name(),
                 function.operations().len(),
                 function.parameters().len(),
@@ -202,13 +315,35 @@ impl Display for Plan {
             if let BufferKind::Copy { of } = b.kind {
                 write!(f, " of {}", self.buffer_name(of))?;
             }
+            write!(f, "{}", if b.place == Place::Engine { " engine" } else { "" })?;
             writeln!(f, "{}", if b.zeroed { " zeroed" } else { "" })?;
         }
         for c in &self.calls {
-            writeln!(f, "call {} of {}", c.name, c.function)?;
-            for p in c.ports.iter().filter(|p| p.port != self.buffer_name(p.buffer)) {
-                writeln!(f, "  {} on {}", p.port, self.buffer_name(p.buffer))?;
+            writeln!(f, "call {}", c.name)?;
+            for (i, step) in c.steps.iter().enumerate() {
+                self.write_step(f, i, step)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// One step, and the ports whose buffer has another name.
+    fn write_step(&self, f: &mut Formatter<'_>, index: usize, step: &Step) -> Formatted {
+        match &step.work {
+            Work::Run { place, function, .. } => write!(f, "  {index} {} {function}", place.name())?,
+            Work::Copy { from, to } => {
+                write!(f, "  {index} copy {} to {}", self.buffer_name(*from), self.buffer_name(*to))?;
+            }
+        }
+        if !step.after.is_empty() {
+            write!(f, " after {:?}", step.after)?;
+        }
+        writeln!(f)?;
+        let Work::Run { ports, .. } = &step.work else { return Ok(()) };
+        for p in ports.iter().filter(|p| p.port != self.buffer_name(p.buffer)) {
+            writeln!(f, "    {} on {}", p.port, self.buffer_name(p.buffer))?;
         }
         Ok(())
     }

@@ -73,6 +73,68 @@ pub enum EngineError {
     /// The buffer or binding belongs to another engine or program.
     #[error("{0} belongs to another engine or program")]
     Foreign(&'static str),
+    /// The engine has gaps between the rows of an array, and what was asked for has none.
+    #[error("{0} has gaps between its rows, an array without them was expected")]
+    Gaps(String),
+    /// An accelerator, its driver or its compiler gave an error.
+    #[error(transparent)]
+    Device(#[from] Box<DeviceError>),
+}
+
+/// What an accelerator was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceStage {
+    /// Compiling a program.
+    Compile,
+    /// Loading a compiled program.
+    Load,
+    /// Executing a loaded program.
+    Evaluate,
+}
+
+impl DeviceStage {
+    const fn doing(self) -> &'static str {
+        match self {
+            Self::Compile => "compiling",
+            Self::Load => "loading",
+            Self::Evaluate => "evaluating",
+        }
+    }
+}
+
+/// An error of an accelerator, with the numbers that its driver gave.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} `{function}`: {cause} (code {code}{}); {remedy}", stage.doing(), hexadecimal(*status))]
+pub struct DeviceError {
+    /// What was going on.
+    pub stage: DeviceStage,
+    /// The function.
+    pub function: String,
+    /// The driver's error code.
+    pub code: u32,
+    /// The status below it, if there is one.
+    pub status: Option<u32>,
+    /// What it means.
+    pub cause: String,
+    /// What helps.
+    pub remedy: &'static str,
+    /// What a caller may do.
+    pub recovery: Recovery,
+}
+
+/// What may help after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recovery {
+    /// The same again, a little later.
+    Retry,
+    /// Loading the program again, then the same.
+    Reload,
+    /// Nothing: the program or the engine cannot be used.
+    None,
+}
+
+fn hexadecimal(status: Option<u32>) -> String {
+    status.map_or(String::new(), |s| format!(", status {s:#x}"))
 }
 
 /// What an engine is.
@@ -117,18 +179,104 @@ pub struct Port {
     pub direction: Direction,
 }
 
-/// Memory that an engine reads and writes: a dense array of one type. Clones share the memory.
+/// Memory that an engine reads and writes: an array of one type. Clones share the memory.
+///
+/// Accelerators begin each row, along the last axis, at a multiple of some number of bytes. The host reads and writes only
+/// arrays without gaps; [`Buffer::copy_to`] takes elements from one kind into the other.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     ty: TensorType,
+    rows: Rows,
     memory: Arc<HostMemory>,
+}
+
+/// How the rows of an array lie, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    /// Bytes of a row.
+    pub(crate) length: usize,
+    /// Bytes from a row to the next.
+    pub(crate) stride: usize,
+}
+
+impl Rows {
+    /// The rows of a type without gaps.
+    fn dense(ty: &TensorType) -> Self {
+        let length = ty.shape.last().map_or(1, |&w| w) * ty.dtype.size();
+        Self { length, stride: length }
+    }
+
+    /// Whether there are gaps.
+    fn has_gaps(self) -> bool {
+        self.length != self.stride
+    }
 }
 
 impl Buffer {
     /// Zeroed host memory of a type.
     pub(crate) fn new(ty: &TensorType) -> Result<Self, EngineError> {
         let memory = HostMemory::zeroed(ty.bytes()).ok_or(EngineError::Memory { bytes: ty.bytes() })?;
-        Ok(Self { ty: ty.clone(), memory: Arc::new(memory) })
+        Ok(Self { ty: ty.clone(), rows: Rows::dense(ty), memory: Arc::new(memory) })
+    }
+
+    /// Zeroed memory of `bytes` bytes whose rows are `stride` bytes apart.
+    pub(crate) fn with_rows(ty: &TensorType, stride: usize, bytes: usize) -> Result<Self, EngineError> {
+        let memory = HostMemory::zeroed(bytes).ok_or(EngineError::Memory { bytes })?;
+        let rows = Rows { stride, ..Rows::dense(ty) };
+        Ok(Self { ty: ty.clone(), rows, memory: Arc::new(memory) })
+    }
+
+    /// The same memory as an array of another shape, with as many elements of the same dtype.
+    ///
+    /// # Errors
+    /// [`EngineError::Type`] for another dtype or number of elements; [`EngineError::Gaps`] if the rows would be cut.
+    pub fn view(&self, ty: &TensorType) -> Result<Self, EngineError> {
+        if ty.dtype != self.ty.dtype || ty.len() != self.ty.len() {
+            return Err(EngineError::Type { buffer: self.ty.clone(), given: ty.clone() });
+        }
+        if *ty != self.ty && self.rows.has_gaps() {
+            return Err(EngineError::Gaps(format!("a buffer of {}", self.ty)));
+        }
+        let rows = if *ty == self.ty { self.rows } else { Rows::dense(ty) };
+        Ok(Self { ty: ty.clone(), rows, memory: Arc::clone(&self.memory) })
+    }
+
+    /// How its rows lie.
+    pub(crate) fn rows(&self) -> Rows {
+        self.rows
+    }
+
+    /// Whether its elements follow each other without gaps.
+    pub fn is_dense(&self) -> bool {
+        !self.rows.has_gaps()
+    }
+
+    /// Copies the elements, in row-major order, into a buffer of the same dtype and number of elements. Nothing is allocated.
+    ///
+    /// # Errors
+    /// [`EngineError::Type`], [`EngineError::Gaps`] if both have gaps and other rows, [`EngineError::Locked`].
+    pub fn copy_to(&self, other: &Self) -> Result<(), EngineError> {
+        let (from, to) = (self.rows, other.rows);
+        if other.ty.dtype != self.ty.dtype || other.ty.len() != self.ty.len() {
+            return Err(EngineError::Type { buffer: other.ty.clone(), given: self.ty.clone() });
+        }
+        let length = match (from.has_gaps(), to.has_gaps()) {
+            (false, false) => self.ty.bytes(),
+            (true, false) => from.length,
+            (false, true) => to.length,
+            (true, true) if from.length == to.length => from.length,
+            (true, true) => return Err(EngineError::Gaps(format!("a buffer of {}", self.ty))),
+        };
+        let stride = |rows: Rows| if rows.has_gaps() { rows.stride } else { length };
+        let (from_stride, to_stride) = (stride(from), stride(to));
+        let locked = || EngineError::Locked("host copy".into());
+        let source = self.memory.read().ok_or_else(locked)?;
+        let mut target = other.memory.write().ok_or_else(locked)?;
+        for row in 0..self.ty.bytes() / length.max(1) {
+            let (at, to) = (row * from_stride, row * to_stride);
+            target[to..to + length].copy_from_slice(&source[at..at + length]);
+        }
+        Ok(())
     }
 
     /// Its type.
@@ -146,14 +294,26 @@ impl Buffer {
         Arc::ptr_eq(&self.memory, &other.memory)
     }
 
+    fn dense(&self) -> Result<(), EngineError> {
+        if self.is_dense() { Ok(()) } else { Err(EngineError::Gaps(format!("a buffer of {}", self.ty))) }
+    }
+
     /// Calls `read` with the elements' bytes in row-major order.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`], [`EngineError::Gaps`].
     pub fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T, EngineError> {
+        self.dense()?;
         let view = self.memory.read().ok_or_else(|| EngineError::Locked("host view".into()))?;
         Ok(read(&view[..self.ty.bytes()]))
     }
 
     /// Calls `write` with the elements' bytes in row-major order.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`], [`EngineError::Gaps`].
     pub fn write<T>(&self, write: impl FnOnce(&mut [u8]) -> T) -> Result<T, EngineError> {
+        self.dense()?;
         let mut view = self.memory.write().ok_or_else(|| EngineError::Locked("host view".into()))?;
         Ok(write(&mut view[..self.ty.bytes()]))
     }

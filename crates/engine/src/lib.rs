@@ -1,14 +1,18 @@
 //! The Engine trait and the software engine, which runs MIL on any CPU.
 //!
 //! An [`Engine`] is handed a MIL function and gives back a [`Loaded`] one; buffers are bound to its ports once, and the
-//! binding is submitted as often as wanted. [`SoftwareEngine`] is the engine that every machine has.
+//! binding is submitted as often as wanted. [`SoftwareEngine`] is the engine that every machine has; [`SimulatedEngine`] puts
+//! the rules, the surfaces and the clock of a chip's Neural Engine around it.
 
 mod api;
 pub mod conformance;
 mod kernels;
+mod simulated;
 mod software;
 
 pub use api::{
-    Binding, Buffer, Description, Direction, Engine, EngineError, LoadOptions, Loaded, Port, Report, Ticket,
+    Binding, Buffer, Description, DeviceError, DeviceStage, Direction, Engine, EngineError, LoadOptions, Loaded,
+    Port, Recovery, Report, Ticket,
 };
+pub use simulated::{Counters, Faults, SimulatedEngine};
 pub use software::SoftwareEngine;

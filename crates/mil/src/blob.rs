@@ -151,7 +151,14 @@ pub enum BlobError {
 pub struct BlobFile {
     path: PathBuf,
     length: u64,
-    file: Mutex<File>,
+    source: Source,
+}
+
+/// Where the bytes of a weight file are.
+#[derive(Debug)]
+enum Source {
+    File(Mutex<File>),
+    Memory(Vec<u8>),
 }
 
 impl BlobFile {
@@ -172,12 +179,30 @@ impl BlobFile {
         if length < ALIGNMENT as u64 {
             return Err(header(format!("it has {length} bytes, a header of {ALIGNMENT} was expected")));
         }
-        let opened = Self { path: path.into(), length, file: Mutex::new(file) };
+        Self { path: path.into(), length, source: Source::File(Mutex::new(file)) }.with_header()
+    }
+
+    /// A file that is in memory; `path` is its name in errors.
+    ///
+    /// # Errors
+    /// [`BlobError::Header`], as for [`BlobFile::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, BlobError> {
+        if bytes.len() < ALIGNMENT {
+            let what = format!("it has {} bytes, a header of {ALIGNMENT} was expected", bytes.len());
+            return Err(BlobError::Header { path: path.into(), what });
+        }
+        Self { path: path.into(), length: bytes.len() as u64, source: Source::Memory(bytes) }.with_header()
+    }
+
+    /// Itself, if its header is right.
+    fn with_header(self) -> Result<Self, BlobError> {
         let mut start = [0; 8];
-        opened.read(0, &mut start)?;
+        self.read(0, &mut start)?;
         match u32_at(&start, 4) {
-            VERSION => Ok(opened),
-            version => Err(header(format!("its version is {version}"))),
+            VERSION => Ok(self),
+            version => {
+                Err(BlobError::Header { path: self.path, what: format!("its version is {version}") })
+            }
         }
     }
 
@@ -228,7 +253,14 @@ impl BlobFile {
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), BlobError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match &self.source {
+            Source::File(file) => file,
+            Source::Memory(bytes) => {
+                into.copy_from_slice(&bytes[at as usize..at as usize + into.len()]);
+                return Ok(());
+            }
+        };
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let done = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(into));
         done.map_err(|source| BlobError::Io { path: self.path.clone(), doing: "read", source })
     }

@@ -1,33 +1,90 @@
-//! A Plan on an engine: buffers, aliasing and prepared bindings.
+//! A Plan on engines: buffers, aliasing, prepared bindings, overlap, faults.
 //!
-//! A [`Session`] allocates every buffer of a [`Plan`], loads every function once and prepares one binding for each call. From
+//! A [`Session`] allocates every buffer of a [`Plan`], loads every function once and prepares one binding for each step. From
 //! then on [`Session::run`], [`Session::scalar`], [`Session::set_scalar`] and [`Session::zero`] allocate nothing themselves.
+//!
+//! Steps of the host run on the caller's thread, those of the accelerator on a thread of their own, each in the plan's order
+//! and as soon as the steps are done that it waits for.
 
+mod calls;
 mod error;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arcane_compile::{BufferKind, FORMAT_VERSION, Plan};
-use arcane_engine::{Binding, Buffer, Engine, LoadOptions, Loaded, Report};
+use arcane_compile::{BufferKind, FORMAT_VERSION, PREPARE, Place, Plan, Work};
+use arcane_engine::{Buffer, Engine, EngineError, LoadOptions};
 use arcane_tensor::{DType, Tensor};
 
+use self::calls::Calls;
+pub use calls::Recovered;
 pub use error::SessionError;
 
-/// How a session loads and waits.
+/// What computes.
+#[derive(Clone)]
+pub struct Engines {
+    /// Runs the programs that a plan puts on the engine of a chip.
+    pub accelerator: Option<Arc<dyn Engine>>,
+    /// Runs all others.
+    pub host: Arc<dyn Engine>,
+}
+
+impl Engines {
+    /// The host alone.
+    pub fn host(host: Arc<dyn Engine>) -> Self {
+        Self { accelerator: None, host }
+    }
+
+    /// The engine of a place.
+    fn of(&self, place: Place) -> Result<&Arc<dyn Engine>, SessionError> {
+        match place {
+            Place::Host => Ok(&self.host),
+            Place::Engine => self
+                .accelerator
+                .as_ref()
+                .ok_or_else(|| SessionError::Plan("it has programs for an engine, and there is none".into())),
+        }
+    }
+
+    /// Bytes that a session of a plan will hold: its buffers, and what the engines hold for its functions.
+    ///
+    /// # Errors
+    /// [`SessionError::Load`] if an engine refuses a function, [`SessionError::Plan`] if one is missing.
+    pub fn required_bytes(&self, plan: &Plan) -> Result<u64, SessionError> {
+        let mut bytes = plan.memory_bytes() as u64;
+        for (f, &place) in plan.program.functions.iter().zip(&plan.places) {
+            let held = self.of(place)?.required_bytes(&plan.program, f.name(), LoadOptions::default());
+            let load = |source| SessionError::Load { function: f.name().into(), source };
+            bytes = bytes.saturating_add(held.map_err(load)? as u64);
+        }
+        Ok(bytes)
+    }
+}
+
+/// How a session loads, waits and recovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// How functions are loaded.
     pub load: LoadOptions,
-    /// How long a call may take.
+    /// How long a step may take.
     pub deadline: Duration,
+    /// How often a step, or a load, is tried again after an error that may pass.
+    pub retries: u32,
+    /// How long to wait before each of these.
+    pub back_off: Duration,
 }
 
 impl Default for SessionOptions {
-    /// The engine's defaults, and ten minutes.
+    /// The engine's defaults, ten minutes, eight times, 3 ms.
     fn default() -> Self {
-        Self { load: LoadOptions::default(), deadline: Duration::from_mins(10) }
+        Self {
+            load: LoadOptions::default(),
+            deadline: Duration::from_mins(10),
+            retries: 8,
+            back_off: Duration::from_millis(3),
+        }
     }
 }
 
@@ -35,58 +92,57 @@ impl Default for SessionOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(usize);
 
-/// A call that is ready to be submitted.
-struct Prepared {
-    loaded: Arc<dyn Loaded>,
-    binding: Binding,
-}
-
-/// A plan on an engine.
+/// A plan on engines.
 pub struct Session {
     plan: Plan,
-    engine: Arc<dyn Engine>,
-    deadline: Duration,
-    /// One for each of the plan's buffers, and of the plan's calls.
+    /// One for each of the plan's buffers.
     buffers: Vec<Buffer>,
-    calls: Vec<Prepared>,
+    calls: Calls,
     by_name: HashMap<String, usize>,
     scratch_bytes: usize,
+    /// The call that computes what is made of weights alone, and whether the weights have changed since.
+    prepare: Option<usize>,
+    stale: AtomicBool,
+    /// Which buffers `prepare` reads.
+    prepared_from: Vec<bool>,
+    /// Which calls write one of them.
+    changes_weights: Vec<bool>,
 }
 
 impl Session {
-    /// Brings a plan onto an engine, with default options. Buffers start as zeros.
+    /// Brings a plan onto engines, with default options. Buffers start as zeros.
     ///
     /// # Errors
-    /// [`SessionError`] if the plan is malformed, or the engine refuses a function or has not the memory.
-    pub fn new(plan: Plan, engine: Arc<dyn Engine>) -> Result<Self, SessionError> {
-        Self::with_options(plan, engine, SessionOptions::default())
+    /// [`SessionError`] if the plan is malformed, or an engine refuses a function or has not the memory.
+    pub fn new(plan: Plan, engines: &Engines) -> Result<Self, SessionError> {
+        Self::with_options(plan, engines, SessionOptions::default())
     }
 
-    /// Brings a plan onto an engine.
+    /// Brings a plan onto engines.
     ///
     /// # Errors
     /// As [`Session::new`].
-    pub fn with_options(
-        plan: Plan,
-        engine: Arc<dyn Engine>,
-        options: SessionOptions,
-    ) -> Result<Self, SessionError> {
+    pub fn with_options(plan: Plan, engines: &Engines, options: SessionOptions) -> Result<Self, SessionError> {
         if plan.format_version != FORMAT_VERSION {
             let version = plan.format_version;
             return Err(SessionError::Plan(format!(
                 "format version {version}, {FORMAT_VERSION} was expected"
             )));
         }
+        if plan.places.len() != plan.program.functions.len() {
+            return Err(SessionError::Plan("it does not say of each function where it runs".into()));
+        }
         let by_name = index_by_name(&plan)?;
         let mut buffers = Vec::with_capacity(plan.buffers.len());
         for b in &plan.buffers {
-            let buffer = engine.buffer(&b.ty);
+            let buffer = engines.of(b.place)?.buffer(&b.ty);
             buffers.push(buffer.map_err(|source| SessionError::Buffer { buffer: b.name.clone(), source })?);
         }
-        let loaded = load_functions(&plan, engine.as_ref(), options.load)?;
-        let calls = prepare_calls(&plan, &buffers, &loaded)?;
-        let scratch_bytes = loaded.iter().map(|(_, l)| l.scratch_bytes()).sum();
-        Ok(Self { plan, engine, deadline: options.deadline, buffers, calls, by_name, scratch_bytes })
+        let (calls, scratch_bytes) = Calls::new(&plan, &buffers, engines, options)?;
+        let prepare = plan.calls.iter().position(|c| c.name == PREPARE);
+        let (prepared_from, changes_weights) = prepared_from(&plan, prepare);
+        let stale = AtomicBool::new(prepare.is_some());
+        Ok(Self { plan, buffers, calls, by_name, scratch_bytes, prepare, stale, prepared_from, changes_weights })
     }
 
     /// The plan.
@@ -94,14 +150,14 @@ impl Session {
         &self.plan
     }
 
-    /// The engine.
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
-    }
-
-    /// Bytes of all buffers and of what the engine holds for intermediate values.
+    /// Bytes of all buffers and of what the engines hold for intermediate values.
     pub fn memory_bytes(&self) -> usize {
         self.plan.memory_bytes() + self.scratch_bytes
+    }
+
+    /// How often steps and loads were tried again.
+    pub fn recovered(&self) -> Recovered {
+        self.calls.recovered()
     }
 
     /// The call of a name, to be looked up once.
@@ -113,21 +169,32 @@ impl Session {
         found.map(CallId).ok_or_else(|| SessionError::NoCall(name.into()))
     }
 
-    /// Submits a call and waits for it.
+    /// Runs the steps of a call, and before them those of `prepare` if weights have changed.
     ///
     /// # Errors
-    /// [`SessionError::Call`] with the call's name.
-    pub fn run(&self, call: CallId) -> Result<Report, SessionError> {
-        let Prepared { loaded, binding } = &self.calls[call.0];
-        let report = loaded.submit(binding).and_then(|ticket| loaded.wait(ticket, self.deadline));
-        report.map_err(|source| SessionError::Call { call: self.plan.calls[call.0].name.clone(), source })
+    /// [`SessionError::Call`] with the call's name. Buffers that the call writes then hold nothing of use.
+    pub fn run(&self, call: CallId) -> Result<(), SessionError> {
+        if let Some(prepare) = self.prepare.filter(|&p| p != call.0)
+            && self.stale.swap(false, Ordering::Relaxed)
+        {
+            self.run_call(prepare).inspect_err(|_| self.stale.store(true, Ordering::Relaxed))?;
+        }
+        if self.changes_weights[call.0] {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+        self.run_call(call.0)
+    }
+
+    fn run_call(&self, call: usize) -> Result<(), SessionError> {
+        let named = |source: EngineError| SessionError::Call { call: self.plan.calls[call].name.clone(), source };
+        self.calls.run(call).map_err(named)
     }
 
     /// As [`Session::run`], by name.
     ///
     /// # Errors
     /// [`SessionError::NoCall`], [`SessionError::Call`].
-    pub fn call(&self, name: &str) -> Result<Report, SessionError> {
+    pub fn call(&self, name: &str) -> Result<(), SessionError> {
         self.run(self.call_id(name)?)
     }
 
@@ -165,6 +232,7 @@ impl Session {
     }
 
     fn put(&self, index: usize, tensor: &Tensor) -> Result<(), SessionError> {
+        self.changed(index);
         let buffer = &self.buffers[index];
         let dtype = buffer.ty().dtype;
         let rounds = dtype != tensor.dtype() && dtype.is_float() && tensor.dtype().is_float();
@@ -226,7 +294,15 @@ impl Session {
         zeroed.map(|(i, _)| i).try_for_each(|i| self.fill_zero(i))
     }
 
+    /// Notes that the host writes a buffer.
+    fn changed(&self, index: usize) {
+        if self.prepared_from[index] {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn fill_zero(&self, index: usize) -> Result<(), SessionError> {
+        self.changed(index);
         self.buffers[index].write(|bytes| bytes.fill(0)).map_err(|source| self.buffer_error(index, source))
     }
 
@@ -261,48 +337,26 @@ fn index_by_name(plan: &Plan) -> Result<HashMap<String, usize>, SessionError> {
     Ok(by_name)
 }
 
-type LoadedFunctions<'a> = Vec<(&'a str, Arc<dyn Loaded>)>;
-
-/// Each function that a call names, loaded once.
-fn load_functions<'a>(
-    plan: &'a Plan,
-    engine: &dyn Engine,
-    options: LoadOptions,
-) -> Result<LoadedFunctions<'a>, SessionError> {
-    let mut loaded: LoadedFunctions<'a> = Vec::new();
-    for call in &plan.calls {
-        let name = call.function.as_str();
-        if loaded.iter().any(|(n, _)| *n == name) {
-            continue;
+/// Which buffers the call `prepare` reads, and which calls write one of them.
+fn prepared_from(plan: &Plan, prepare: Option<usize>) -> (Vec<bool>, Vec<bool>) {
+    let mut reads = vec![false; plan.buffers.len()];
+    let Some(prepare) = prepare else { return (reads, vec![false; plan.calls.len()]) };
+    for step in &plan.calls[prepare].steps {
+        match &step.work {
+            Work::Copy { from, .. } => reads[*from] = true,
+            Work::Run { function, ports, .. } => {
+                let inputs = plan.program.function(function).map_or(0, |f| f.parameters().len());
+                ports.iter().take(inputs).for_each(|p| reads[p.buffer] = true);
+            }
         }
-        let function = engine.load(&plan.program, name, options);
-        let function = function.map_err(|source| SessionError::Load { function: name.into(), source })?;
-        loaded.push((name, function));
     }
-    Ok(loaded)
-}
-
-/// The binding of each call.
-fn prepare_calls(
-    plan: &Plan,
-    buffers: &[Buffer],
-    loaded: &LoadedFunctions<'_>,
-) -> Result<Vec<Prepared>, SessionError> {
-    let mut calls = Vec::with_capacity(plan.calls.len());
-    for call in &plan.calls {
-        let mut ports = Vec::with_capacity(call.ports.len());
-        for p in &call.ports {
-            let Some(buffer) = buffers.get(p.buffer) else {
-                let what = format!("port `{}` of call `{}` is on buffer {}", p.port, call.name, p.buffer);
-                return Err(SessionError::Plan(format!("{what}, there are {}", buffers.len())));
-            };
-            ports.push((p.port.as_str(), buffer));
-        }
-        let found = loaded.iter().find(|(name, _)| *name == call.function);
-        let loaded = Arc::clone(&found.expect("every function of a call was loaded").1);
-        let binding = loaded.bind(&ports);
-        let binding = binding.map_err(|source| SessionError::Bind { call: call.name.clone(), source })?;
-        calls.push(Prepared { loaded, binding });
-    }
-    Ok(calls)
+    let writes = |(i, c): (usize, &arcane_compile::Call)| {
+        i != prepare
+            && c.runs().any(|(function, ports)| {
+                let inputs = plan.program.function(function).map_or(0, |f| f.parameters().len());
+                ports.iter().skip(inputs).any(|p| reads[p.buffer])
+            })
+    };
+    let changes = plan.calls.iter().enumerate().map(writes).collect();
+    (reads, changes)
 }

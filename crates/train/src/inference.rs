@@ -1,7 +1,7 @@
 //! Functions of a model with its weights on an engine.
 
-use arcane_compile::{PlanOptions, plan_functions};
-use arcane_engine::{EngineError, LoadOptions};
+use arcane_compile::plan_functions;
+use arcane_engine::EngineError;
 use arcane_mil::Function;
 use arcane_session::{Session, SessionError};
 
@@ -46,17 +46,14 @@ pub(crate) fn load(
     what: &str,
     environment: &Environment,
 ) -> Result<Session, SetupError> {
-    let plan = plan_functions(functions, &PlanOptions { precision: environment.precision })?;
+    let plan = plan_functions(functions, &environment.planning())?;
     if let Some(available) = environment.available_bytes {
-        let needed = plan.program.functions.iter().try_fold(plan.memory_bytes() as u64, |sum, f| {
-            let held = environment.engine.required_bytes(&plan.program, f.name(), LoadOptions::default())?;
-            Ok::<_, EngineError>(sum.saturating_add(held as u64))
-        })?;
+        let needed = environment.engines.required_bytes(&plan)?;
         if needed > available {
             return Err(SetupError::TooLarge { what: what.into(), needed, available });
         }
     }
-    let session = Session::new(plan, environment.engine.clone())?;
+    let session = Session::new(plan, &environment.engines)?;
     model.weights(|name, tensor| Ok(session.set(name, tensor)?))?;
     Ok(session)
 }

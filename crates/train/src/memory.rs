@@ -1,8 +1,8 @@
 //! How much memory a training program takes, and which batch fits what there is.
 
-use arcane_compile::{Plan, PlanOptions, Precision, plan};
-use arcane_engine::{Engine, EngineError, LoadOptions};
+use arcane_compile::{Plan, PlanOptions, plan};
 use arcane_models::LlamaConfig;
+use arcane_session::{Engines, SessionError};
 
 use crate::error::SetupError;
 use crate::program::{ProgramOptions, training_program};
@@ -14,10 +14,10 @@ pub(crate) struct Request<'a> {
     pub(crate) model: &'a LlamaConfig,
     /// What the program is built for.
     pub(crate) options: ProgramOptions<'a>,
-    /// What it computes in.
-    pub(crate) precision: Precision,
+    /// How it is planned.
+    pub(crate) planning: PlanOptions,
     /// What runs it.
-    pub(crate) engine: &'a dyn Engine,
+    pub(crate) engines: &'a Engines,
 }
 
 impl Request<'_> {
@@ -37,7 +37,7 @@ impl Request<'_> {
 
     fn plan(&self) -> Result<Plan, SetupError> {
         let program = training_program(self.model, &self.options)?;
-        Ok(plan(&program, &PlanOptions { precision: self.precision })?)
+        Ok(plan(&program, &self.planning)?)
     }
 
     fn try_plan(&self, available: u64) -> Result<Outcome, SetupError> {
@@ -87,12 +87,9 @@ impl Request<'_> {
         u64::try_from(weights + tables).unwrap_or(u64::MAX)
     }
 
-    /// The plan's buffers, and what the engine holds beside them for as long as the functions are loaded.
-    fn session_bytes(&self, plan: &Plan) -> Result<u64, EngineError> {
-        plan.program.functions.iter().try_fold(plan.memory_bytes() as u64, |sum, f| {
-            let held = self.engine.required_bytes(&plan.program, f.name(), LoadOptions::default())?;
-            Ok(sum.saturating_add(held as u64))
-        })
+    /// The plan's buffers, and what the engines hold beside them for as long as the functions are loaded.
+    fn session_bytes(&self, plan: &Plan) -> Result<u64, SessionError> {
+        self.engines.required_bytes(plan)
     }
 
     /// Beside the session: a checkpoint is written from copies, at most both moments at a time.
@@ -117,12 +114,17 @@ mod tests {
 
     const BATCH: usize = 100_000;
 
+    fn engines() -> Engines {
+        Engines::host(std::sync::Arc::new(SoftwareEngine::new(1).unwrap()))
+    }
+
     /// Calls `check` with a request for stories260k.
     fn with_request(batch: usize, seq: usize, check: impl FnOnce(Request<'_>)) {
-        let (model, engine) = (preset("stories260k").unwrap(), SoftwareEngine::new(1).unwrap());
+        let model = preset("stories260k").unwrap();
+        let engines = engines();
         let optimizer: OptimizerConfig = toml::from_str("lr = 1.0").unwrap();
         let options = ProgramOptions { batch, seq, accumulate: 1, evaluate: true, optimizer: &optimizer };
-        check(Request { model: &model, options, precision: Precision::Fp32, engine: &engine });
+        check(Request { model: &model, options, planning: PlanOptions::default(), engines: &engines });
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
         with_request(2, 64, |request| {
             let plan = request.plan().unwrap();
             let needed = request.session_bytes(&plan).unwrap();
-            let session = Session::new(plan, std::sync::Arc::new(SoftwareEngine::new(1).unwrap())).unwrap();
+            let session = Session::new(plan, &engines()).unwrap();
             assert_eq!(needed, session.memory_bytes() as u64);
         });
     }

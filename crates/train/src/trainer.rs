@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcane_compile::Precision;
-use arcane_engine::Engine;
+use arcane_chip::Chip;
+use arcane_compile::{PlanOptions, Precision};
 use arcane_models::LlamaConfig;
-use arcane_session::{CallId, Session, SessionError};
+use arcane_session::{CallId, Engines, Session, SessionError};
 use arcane_tensor::Tensor;
 
 use crate::batches::{BatchBuffers, Data};
@@ -28,13 +28,22 @@ use crate::schedule::Schedule;
 #[derive(Clone)]
 pub struct Environment {
     /// What computes.
-    pub engine: Arc<dyn Engine>,
+    pub engines: Engines,
+    /// The chip that programs are compiled for; without one the host runs everything.
+    pub chip: Option<&'static Chip>,
     /// What it computes in.
     pub precision: Precision,
     /// What times the updates.
     pub clock: Arc<dyn Clock>,
     /// Bytes of memory that there are, if that is known.
     pub available_bytes: Option<u64>,
+}
+
+impl Environment {
+    /// How programs are planned.
+    pub fn planning(&self) -> PlanOptions {
+        PlanOptions { precision: self.precision, chip: self.chip }
+    }
 }
 
 /// A model in training.
@@ -111,10 +120,10 @@ impl Trainer {
         let (batch, accumulate, seq) = (config.train.batch, config.train.accumulate, config.data.seq);
         let evaluate = data.valid_sequences() > 0;
         let options = ProgramOptions { batch, seq, accumulate, evaluate, optimizer: &config.optimizer };
-        let (engine, precision) = (&*environment.engine, environment.precision);
-        let request = Request { engine, model: &model.config, options, precision };
+        let (engines, planning) = (&environment.engines, environment.planning());
+        let request = Request { engines, model: &model.config, options, planning };
         let plan = request.plan_within(environment.available_bytes)?;
-        let session = Session::new(plan, environment.engine.clone())?;
+        let session = Session::new(plan, &environment.engines)?;
         model.weights(|name, tensor| Ok(session.set(name, tensor)?))?;
         if config.optimizer.clip > 0.0 {
             session.set_scalar("clip", config.optimizer.clip as f32)?;
@@ -139,7 +148,7 @@ impl Trainer {
             clock: environment.clock.clone(),
             optimizer: config.optimizer.clone(),
             schedule: Schedule::new(config),
-            loss_scale: loss_scale(config, precision),
+            loss_scale: loss_scale(config, environment.precision),
             batch,
             accumulate,
             seq,
@@ -335,7 +344,7 @@ impl Trainer {
 fn loss_scale(config: &Config, precision: Precision) -> LossScale {
     match (config.train.loss_scale, precision) {
         (Some(LossScaleConfig::Static(scale)), _) => LossScale::fixed(scale),
-        (Some(LossScaleConfig::Dynamic), _) | (None, Precision::Fp16) => LossScale::dynamic(),
+        (Some(LossScaleConfig::Dynamic), _) | (None, Precision::Fp16 | Precision::Engine) => LossScale::dynamic(),
         (None, Precision::Fp32) => LossScale::fixed(1.0),
     }
 }

@@ -48,7 +48,7 @@ const CASES: [Case; 6] = [
 /// The figures of this machine.
 pub(crate) fn measure(arguments: &Arguments) -> Result<Value, Failure> {
     let chosen = arguments.device.choose(Device::Cpu)?;
-    let threads = chosen.environment.engine.describe().threads;
+    let threads = chosen.environment.engines.host.describe().threads;
     let memory = memory_read(threads);
     let kernels: Vec<Value> =
         CASES.iter().map(|case| kernel(case, &chosen)).collect::<Result<_, _>>().map_err(Failure::Failed)?;
@@ -90,13 +90,13 @@ fn best<E>(mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
 fn kernel(case: &Case, chosen: &Chosen) -> anyhow::Result<Value> {
     let &Case { name, m, n, k, dtype } = case;
     let plan = plan_functions(&[product(case)?], &PlanOptions::default())?;
-    let session = Session::new(plan, chosen.environment.engine.clone())?;
+    let session = Session::new(plan, &chosen.environment.engines)?;
     for (port, rows) in [("x", m), ("w", n)] {
         let values: Vec<f64> = (0..rows * k).map(|i| (i * 37 % 101) as f64 / 101.0 - 0.5).collect();
         session.set(port, &Tensor::from_f64s(dtype, &[rows, k], &values)?)?;
     }
     let call = session.call_id("product")?;
-    let seconds = best(|| session.run(call).map(|_| ()))?;
+    let seconds = best(|| session.run(call))?;
     let bytes = (m * k + n * k + m * n) * dtype.size();
     Ok(json!({
         "name": name,

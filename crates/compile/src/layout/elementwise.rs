@@ -122,14 +122,13 @@ impl Layer<'_> {
 
     /// An order of `shape` that follows the leading operand and is as fine as any.
     fn joint_order(&self, operands: &[ValueId], shape: &[usize]) -> Laying<Order> {
-        let Some(leader) = self.leader(operands) else { return Ok(Order::channels_first(shape)) };
         let rank = shape.len();
-        let mut order = self.engine[&leader].order.clone().with_rank(rank);
-        for (axis, &length) in shape.iter().enumerate() {
-            if order.sizes(axis).is_empty() && length != 1 {
-                order.resize(axis, length);
-            }
-        }
+        // What does not have all axes does not say how they lie.
+        let whole = self.leader(operands).filter(|&v| self.old.ty(v).len() == shape.iter().product::<usize>());
+        let mut order = match whole {
+            Some(v) => self.engine[&v].order.clone().with_rank(rank),
+            None => Order::channels_first(shape),
+        };
         for v in operands {
             let Some(laid) = self.engine.get(v) else { continue };
             let other = laid.order.clone().with_rank(rank);

@@ -194,8 +194,8 @@ impl Order {
         Some(())
     }
 
-    /// Replaces the length of an axis of one atom, or of none, by another; a new atom lies right after the atoms of the axes
-    /// before it.
+    /// Replaces the length of an axis of one atom, or of none, by another; a new atom lies right after the one that comes
+    /// before it in the order of the axes.
     pub(super) fn resize(&mut self, axis: usize, size: usize) {
         let range = self.axis(axis);
         debug_assert!(range.len() < 2);
@@ -211,7 +211,7 @@ impl Order {
             (true, false) => {
                 let at = range.start;
                 self.memory.iter_mut().filter(|a| **a >= at).for_each(|a| *a += 1);
-                let after = self.memory.iter().rposition(|&a| a < at).map_or(0, |p| p + 1);
+                let after = self.memory.iter().position(|&a| a + 1 == at).map_or(0, |p| p + 1);
                 self.memory.insert(after, at);
                 self.atoms.insert(at, size);
                 self.axes[axis] = 1;
@@ -288,6 +288,10 @@ mod tests {
         assert_eq!(x.memory_sizes(), [16, 4, 8]);
         x.resize(2, 3);
         assert_eq!((x.memory_sizes(), x.shape()), (vec![16, 4, 3, 8], vec![1, 4, 3, 8, 16]));
+        let mut heads = Order::channels_first(&[2, 8, 64]).reshape(&[2, 8, 4, 16]).unwrap();
+        heads = heads.transpose(&[0, 2, 1, 3]).reshape(&[2, 4, 1, 8, 16]).unwrap();
+        heads.resize(2, 3);
+        assert_eq!((heads.memory_sizes(), heads.shape()), (vec![4, 3, 16, 2, 8], vec![2, 4, 3, 8, 16]));
         x.resize(2, 1);
         assert_eq!(x, Order::channels_first(&[1, 4, 1, 8, 16]));
         let less = x.without(&[1, 4]);

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arcane_mil::Op;
-
-use super::{Graph, Part};
+use super::Graph;
 use crate::canonical;
 
 /// Repetitions that are shorter than this are not a layer.
@@ -124,12 +122,8 @@ fn boundary(repeat: &Repetition, crossing: &[usize]) -> (usize, usize) {
         let total: usize = inner.iter().map(|&c| crossing[c]).sum();
         total / inner.len().max(1)
     };
-    let first = (repeat.start..repeat.start + repeat.period).min_by_key(|&f| cost(f)).unwrap_or(repeat.start);
+    // Among equals the one that leaves the smallest rest before the first repetition.
+    let candidates = repeat.start..repeat.start + repeat.period;
+    let first = candidates.min_by_key(|&f| (cost(f), f % repeat.period)).unwrap_or(repeat.start);
     (first, cost(first))
-}
-
-/// Whether a value is in every program that reads it.
-pub(super) fn is_constant(graph: &Graph<'_>, op: usize) -> bool {
-    graph.parts[op] == Part::Constant
-        || matches!(graph.function.operations()[op].op, Op::Const(_) | Op::Fill { .. })
 }

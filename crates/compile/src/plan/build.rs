@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use arcane_mil::{Builder, Function, Output, Parameter, Program, Role, TensorType};
 use arcane_tensor::DType;
 
-use super::{BufferKind, Call, FORMAT_VERSION, Plan, PlanBuffer, PortBinding};
-use crate::{Precision, mixed, simplify};
+use arcane_chip::Chip;
+
+use super::schedule::{Scheduler, Target};
+use super::{BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PortBinding};
+use crate::{Precision, simplify};
 
 /// The functions of a training program in fp32 MIL, whose ports are named by contract; W stands for the name of any weight.
 ///
@@ -29,10 +32,13 @@ pub struct TrainingProgram {
 }
 
 /// How a plan is to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
     /// The types that `forward_backward` and `evaluate` compute in.
     pub precision: Precision,
+    /// The chip on whose engine they run; without one everything is the host's, and so it is with a chip in
+    /// [`Precision::Fp32`], which engines do not compute in.
+    pub chip: Option<&'static Chip>,
 }
 
 /// Why a training program has no plan. All of them are faults of the program.
@@ -112,23 +118,25 @@ pub enum PlanError {
 /// # Errors
 /// See [`PlanError`].
 pub fn plan(training: &TrainingProgram, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let TrainingProgram { forward_backward, update, evaluate } = training;
-    let prepare = |f: &Function| simplify(&mixed(&simplify(f), options.precision));
-    let forward_backward = prepare(forward_backward);
-    let evaluate = evaluate.as_ref().map(prepare);
-    let update = simplify(update);
-    let computing: Vec<&Function> = std::iter::once(&forward_backward).chain(&evaluate).collect();
+    let target = Target::new(options);
+    let forward_backward = target.compile(&training.forward_backward);
+    let evaluate = training.evaluate.as_ref().map(|f| target.compile(f));
+    let update = simplify(&training.update);
+    let computing: Vec<&Function> =
+        std::iter::once(&forward_backward).chain(&evaluate).map(|p| &p.placed.function).collect();
     let copied = copied_weights(&computing, &update)?;
     let update = with_copies(&update, &copied)?;
 
     let mut layout = Layout { copied, ..Layout::default() };
     // The weights come first: a copy refers to its weight.
-    let update_call = layout.call("update", &update)?;
-    let mut calls = vec![layout.call("forward_backward", &forward_backward)?, update_call];
-    if let Some(evaluate) = &evaluate {
-        calls.push(layout.call("evaluate", evaluate)?);
+    let update_ports = layout.ports(&update)?;
+    let mut scheduler = Scheduler::new(target, layout);
+    scheduler.add("forward_backward", forward_backward)?;
+    scheduler.add_whole("update", update, update_ports);
+    if let Some(evaluate) = evaluate {
+        scheduler.add("evaluate", evaluate)?;
     }
-    layout.finish([forward_backward, update].into_iter().chain(evaluate).collect(), calls)
+    scheduler.finish()
 }
 
 /// Makes the plan of functions that are called as they are, without an optimiser: a program from elsewhere, generation. Each
@@ -140,14 +148,12 @@ pub fn plan(training: &TrainingProgram, options: &PlanOptions) -> Result<Plan, P
 /// # Errors
 /// See [`PlanError`].
 pub fn plan_functions(functions: &[Function], options: &PlanOptions) -> Result<Plan, PlanError> {
-    let functions: Vec<Function> =
-        functions.iter().map(|f| simplify(&mixed(&simplify(f), options.precision))).collect();
-    let mut layout = Layout::default();
-    let mut calls = Vec::with_capacity(functions.len());
-    for f in &functions {
-        calls.push(layout.call(f.name(), f)?);
+    let target = Target::new(options);
+    let mut scheduler = Scheduler::new(target, Layout::default());
+    for f in functions {
+        scheduler.add(f.name(), target.compile(f))?;
     }
-    layout.finish(functions, calls)
+    scheduler.finish()
 }
 
 /// The weight that a master belongs to.
@@ -207,16 +213,16 @@ fn copy_name(weight: &str) -> String {
 
 /// The buffers so far.
 #[derive(Default)]
-struct Layout {
+pub(super) struct Layout {
     copied: HashMap<String, DType>,
-    buffers: Vec<PlanBuffer>,
+    pub(super) buffers: Vec<PlanBuffer>,
     by_name: HashMap<String, usize>,
     written: Vec<bool>,
 }
 
 impl Layout {
     /// Puts every port of a function on a buffer.
-    fn call(&mut self, name: &str, f: &Function) -> Result<Call, PlanError> {
+    pub(super) fn ports(&mut self, f: &Function) -> Result<Vec<PortBinding>, PlanError> {
         let mut ports = Vec::new();
         for (i, p) in f.parameters().iter().enumerate() {
             let alias = f.aliases().iter().find(|a| a.parameter == i);
@@ -243,7 +249,7 @@ impl Layout {
             }
             ports.push(PortBinding { port: o.name.clone(), buffer });
         }
-        Ok(Call { name: name.into(), function: f.name().into(), ports })
+        Ok(ports)
     }
 
     fn parameter(
@@ -303,7 +309,13 @@ impl Layout {
         let Some(&i) = self.by_name.get(&name) else {
             let i = self.buffers.len();
             self.by_name.insert(name.clone(), i);
-            self.buffers.push(PlanBuffer { name, ty: ty.clone(), kind, zeroed: false });
+            self.buffers.push(PlanBuffer {
+                name,
+                ty: ty.clone(),
+                kind,
+                place: Place::Host,
+                zeroed: false,
+            });
             self.written.push(false);
             return Ok(i);
         };
@@ -320,21 +332,39 @@ impl Layout {
         Ok(i)
     }
 
+    /// A buffer that no port of a whole function is on.
+    pub(super) fn add(&mut self, buffer: PlanBuffer) -> usize {
+        self.by_name.insert(buffer.name.clone(), self.buffers.len());
+        self.buffers.push(buffer);
+        self.written.push(true);
+        self.buffers.len() - 1
+    }
+
     /// The plan of the functions on these buffers.
-    fn finish(self, functions: Vec<Function>, calls: Vec<Call>) -> Result<Plan, PlanError> {
+    pub(super) fn finish(
+        self,
+        chip: Option<&Chip>,
+        functions: Vec<(Function, Place)>,
+        calls: Vec<Call>,
+        reasons: Vec<String>,
+    ) -> Result<Plan, PlanError> {
         if let Some(b) = self.never_written() {
             return Err(PlanError::NeverWritten(b.name.clone()));
         }
-        for (i, f) in functions.iter().enumerate() {
-            if functions[..i].iter().any(|g| g.name() == f.name()) {
+        for (i, (f, _)) in functions.iter().enumerate() {
+            if functions[..i].iter().any(|(g, _)| g.name() == f.name()) {
                 return Err(PlanError::FunctionName(f.name().into()));
             }
         }
+        let (functions, places) = functions.into_iter().unzip();
         Ok(Plan {
             format_version: FORMAT_VERSION,
+            chip: chip.map(|c| c.name.clone()),
             program: Program { functions },
+            places,
             buffers: self.buffers,
             calls,
+            reasons,
         })
     }
 

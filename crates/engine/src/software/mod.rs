@@ -213,6 +213,9 @@ impl Loaded for SoftwareLoaded {
                 let why = format!("the buffer is {}, {} was expected", buffer.ty(), self.ports[i].ty);
                 return Err(port_error(name, why));
             }
+            if !buffer.is_dense() {
+                return Err(port_error(name, "the buffer has gaps between its rows".into()));
+            }
         }
         let mut memories: Vec<(Arc<HostMemory>, bool, String)> = Vec::new();
         let mut ports = Vec::new();

@@ -34,6 +34,13 @@ impl WeightSource for NoWeights {
     }
 }
 
+/// One weight file, whatever path a text gives it.
+impl WeightSource for BlobFile {
+    fn tensor(&self, _: &str, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+        Self::tensor(self, offset, ty)
+    }
+}
+
 /// The weight files below a folder. A file is opened when an array of it is asked for and stays open; an array is read when
 /// it is asked for.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arcane_compile::Precision;
 use arcane_engine::SoftwareEngine;
+use arcane_session::Engines;
 use arcane_tensor::Tensor;
 use arcane_train::batches::Data;
 use arcane_train::clock::Clock;
@@ -107,7 +108,8 @@ impl Trajectory {
     pub(crate) fn trainer(&self, model: &Path, tokens: &Path, precision: Precision) -> Trainer {
         let config = Config::parse(&self.config(model, tokens), &model.join("run.toml"), &[]).unwrap();
         let environment = Environment {
-            engine: Arc::new(SoftwareEngine::new(2).unwrap()),
+            engines: Engines::host(Arc::new(SoftwareEngine::new(2).unwrap())),
+            chip: None,
             precision,
             clock: Arc::new(Stopped),
             available_bytes: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arcane_compile::Precision;
 use arcane_engine::SoftwareEngine;
+use arcane_session::Engines;
 use arcane_models::{LlamaConfig, initialize, preset, save};
 use arcane_train::clock::Clock;
 use arcane_train::config::Config;
@@ -116,7 +117,8 @@ impl Clock for Stopped {
 
 pub(crate) fn environment(threads: usize, precision: Precision) -> Environment {
     Environment {
-        engine: Arc::new(SoftwareEngine::new(threads).unwrap()),
+        engines: Engines::host(Arc::new(SoftwareEngine::new(threads).unwrap())),
+            chip: None,
         precision,
         clock: Arc::new(Stopped),
         available_bytes: Some(1 << 30),
