@@ -119,6 +119,16 @@ fn named(inputs: [&str; 2]) -> Function {
     })
 }
 
+fn two_outputs(names: [&str; 2]) -> Function {
+    let mut f = Builder::new("main", Opset::Ios17);
+    let x = fp16(&mut f, &[4]);
+    for name in names {
+        let y = f.abs(x).unwrap();
+        f.output(name, y);
+    }
+    f.finish()
+}
+
 fn sum_of_inputs(count: usize) -> Function {
     program(|f| {
         let inputs: Vec<_> = (0..count).map(|_| fp16(f, &[4])).collect();
@@ -166,6 +176,7 @@ fn functions() -> Vec<Case> {
         ("T07", "m4", program(|f| zeros(f, &[4])), root(DType::F16, &[4])),
         ("T11", "m1", weights(&[10, 10]), weights(&[10, 9])),
         ("S02", "m4", named(["b", "a"]), named(["a", "b"])),
+        ("S02", "m4", two_outputs(["b", "a"]), two_outputs(["a", "b"])),
         ("S13", "m4", sum_of_inputs(128), sum_of_inputs(127)),
         ("S13", "m4", without_input, sum_of_inputs(1)),
         ("P10", "m4", chain(product, 384), chain(product, 383)),
@@ -282,6 +293,11 @@ fn ops() -> Vec<Case> {
         let [x, cos, sin] = [[4, 64], [4, 32], [4, 32]].map(|shape| fp16(f, &shape));
         f.rope(x, cos, sin).unwrap()
     });
+    let halves_stacked = program(|f| {
+        let x = fp16(f, &[4, 64]);
+        let parts = f.split(x, 1, &[32, 32]).unwrap();
+        f.concat(&parts, 0).unwrap()
+    });
     let runtime = |f: &mut Builder, x, w| f.linear(x, w, None).unwrap();
     let square_root = |width, multiplied: bool| {
         program(|f| {
@@ -307,7 +323,8 @@ fn ops() -> Vec<Case> {
         ("O06", "m3-max", product(&[1, 3, 4, 8], &[2, 3, 4, 8]), product(&[2, 3, 4, 8], &[1])),
         ("O07", "m4", softmax(33), softmax(32)),
         ("O09", "m2-pro", halves(1), halves(0)),
-        ("O10", "m3-ultra", rotated, joined(2, 32)),
+        ("O10", "m3-ultra", rotated.clone(), joined(2, 32)),
+        ("O10", "m3-ultra", rotated, halves_stacked),
         ("C01", "m4", joined(12, 4), joined(11, 4)),
         (
             "O11",
