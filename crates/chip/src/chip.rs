@@ -84,6 +84,10 @@ pub struct Limits {
     pub max_input_channels: Fact<usize>,
     /// Rows of a product with a constant, at least.
     pub min_positions: Fact<usize>,
+    /// The remainder of the width modulo 128 of a square that a non-linear op reads.
+    pub max_square_remainder: Fact<usize>,
+    /// Operands of one op; more take the compiler seconds.
+    pub max_fan_in: Fact<usize>,
     /// Queries or keys of a fused attention.
     pub max_attention_length: Fact<usize>,
     /// The smaller one of queries and keys of a fused attention.
@@ -110,6 +114,8 @@ pub struct Limits {
     pub compiles_per_process: Fact<usize>,
     /// Bytes of an operand that stays on the engine whole; larger ones are streamed in tiles.
     pub resident_operand_bytes: Fact<usize>,
+    /// Bytes of a constant that stays on the engine, so that another op of the program can read it again.
+    pub resident_weight_bytes: Fact<usize>,
 }
 
 /// How fast an engine and its host are. G is 10⁹.
@@ -126,10 +132,8 @@ pub struct Rates {
     pub floor_us: Fact<f64>,
     /// GB/s at which weights are read.
     pub weight_gb_s: Fact<f64>,
-    /// GB/s at which activations that do not stay on the engine are read and written.
+    /// GB/s at which activations are read, and at which they are written at the same time.
     pub activation_gb_s: Fact<f64>,
-    /// GB/s at which element-wise ops, reductions and copies read and write activations that stay on it.
-    pub elementwise_gb_s: Fact<f64>,
     /// GB/s of the memory that all parts of the chip share.
     pub dram_gb_s: Fact<f64>,
     /// fp32 GFLOP/s of the processor cores in large products.

@@ -7,7 +7,7 @@ mod table;
 
 use std::fmt;
 
-use arcane_mil::{Function, Op};
+use arcane_mil::{Binary, Function, Op, TensorType, Unary};
 
 use self::site::Site;
 pub(crate) use self::site::{definition, is_constant};
@@ -23,6 +23,17 @@ pub enum Severity {
     Wrong,
     /// It does not compile, load or run.
     Refused,
+}
+
+impl Severity {
+    /// The name in lists.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Wrong => "wrong",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// A row of the table.
@@ -53,7 +64,7 @@ enum Check {
     /// Each op of one of the subjects.
     Op(&'static [Subject], fn(&Site<'_>) -> Option<Finding>),
     /// Each parameter and each output.
-    Port(fn(&Chip, &arcane_mil::TensorType) -> Option<Finding>),
+    Port(fn(&Chip, &TensorType) -> Option<Finding>),
     /// The function as a whole.
     Function(fn(&Chip, &Function) -> Option<Finding>),
 }
@@ -100,7 +111,6 @@ enum Subject {
 /// The groups that an op belongs to. An op that is new here belongs at least to `Computation`; `data/ops.toml` has to have
 /// it, too.
 fn subjects(op: &Op) -> &'static [Subject] {
-    use arcane_mil::{Binary, Unary};
     match op {
         Op::Const(_) => &[Subject::Constant],
         Op::Unary { kind, .. } => match kind {

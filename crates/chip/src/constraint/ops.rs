@@ -184,6 +184,12 @@ fn comes_from_split(site: &Site<'_>, v: ValueId, rank: usize, ops: usize) -> boo
     }
 }
 
+pub(super) fn fan_in(site: &Site<'_>) -> Option<Finding> {
+    let Op::Concat { values, .. } = &site.operation.op else { return None };
+    let limit = *site.chip.limits.max_fan_in;
+    (values.len() > limit).then(|| Finding::new(format!("{limit} operands"), values.len()))
+}
+
 pub(super) fn batch_broadcast(site: &Site<'_>) -> Option<Finding> {
     let Op::Binary { x, y, .. } = &site.operation.op else { return None };
     let (x, y) = (site.ty(*x), site.ty(*y));
@@ -201,15 +207,12 @@ pub(super) fn square_of_reduction(site: &Site<'_>) -> Option<Finding> {
     is_reduction(site.op_of(*x)).then(|| Finding::new("no square of a reduction", site.ty(*x)))
 }
 
-/// Widths modulo 128 above this fail, by one report.
-const SQUARE_REMAINDER: usize = 64;
-
 pub(super) fn nonlinear_of_square(site: &Site<'_>) -> Option<Finding> {
     let Op::Unary { x, .. } = &site.operation.op else { return None };
     let Some(Op::Unary { kind: Unary::Square, .. }) = site.op_of(*x) else { return None };
     let width = site.ty(*x).shape.last().copied().unwrap_or(1);
-    (width % 128 > SQUARE_REMAINDER)
-        .then(|| Finding::new(format!("width modulo 128 at most {SQUARE_REMAINDER}"), width))
+    let limit = *site.chip.limits.max_square_remainder;
+    (width % 128 > limit).then(|| Finding::new(format!("width modulo 128 at most {limit}"), width))
 }
 
 pub(super) fn zero_times_reduction(site: &Site<'_>) -> Option<Finding> {

@@ -1,5 +1,6 @@
 //! The table of constraints. Ids are those of the catalogue that the facts were collected in: T text, S shapes and surfaces,
-//! O ops, P processes, W weights, D types and values.
+//! O ops, P processes, W weights,
+//! D types and values, C compile time.
 
 use super::Check::{Function, Op, Port};
 use super::Severity::{Note, Refused, Wrong};
@@ -35,7 +36,7 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
         "maderix/ANE; also reported of an M1 Ultra", MeasuredTwice; Port(program::port_fp32)
     "S14" Note H15..H18; "fp32 inputs and outputs make a small call 37 % slower"; "convert on the host";
         "public report", MeasuredOnce; Port(program::port_fp32)
-    "S08" Refused H13..H18; "an axis is too long"; "cut it into several arrays";
+    "S08" Refused H13..H18; "an axis of a surface is too long"; "cut it into several arrays";
         "public reports", MeasuredTwice; Port(program::axis_length)
     "S01" Note H13..H18; "rows are padded"; "make the last axis a multiple of 64 bytes";
         "ironmill; libane", MeasuredTwice; Port(program::port_padding)
@@ -45,7 +46,7 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
         "public reports; some of M1 differ", MeasuredTwice; Function(program::dialect)
     "T07" Refused H13..H18; "an output is optimised away"; "compute it from an input, or leave it out";
         "public reports", MeasuredTwice; Function(program::constant_output)
-    "T11" Note H13..H13; "several arrays in one weight file failed to load"; "write one weight file for each array";
+    "T11" Note H13..H13; "several arrays in one weight file, as they are printed, failed to load"; "write one file for each array";
         "public benchmarks on M1", MeasuredOnce; Function(program::weights_per_file)
     "S02" Note H13..H18; "the compiler numbers ports by name"; "bind by symbol, or sort the names";
         "M3 Ultra study; Orion; Espresso", MeasuredTwice; Function(program::symbols)
@@ -108,6 +109,8 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
     "O10" Refused H15..H15 &["m3-ultra"]; "joining slices of the last axis does not compile";
         "rotate by a product with a constant permutation";
         "report on M3 Ultra", MeasuredOnce; Op(&[Subject::Concat], ops::width_rotation)
+    "C01" Note H13..H18; "joining so many arrays takes the compiler seconds"; "join them in groups";
+        "public report", MeasuredOnce; Op(&[Subject::Concat], ops::fan_in)
     "O11" Refused H13..H13; "the square of a reduction does not compile"; "write mul(x, x)";
         "ANEForge", MeasuredOnce; Op(&[Subject::Square], ops::square_of_reduction)
     "O11" Refused H13..H18; "a non-linear op after a square of this width does not compile"; "write mul(x, x)";

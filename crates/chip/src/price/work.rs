@@ -13,10 +13,18 @@ pub(super) struct Work {
     pub(super) positions: f64,
     /// Whether one operand of the product is a constant.
     pub(super) has_constant: bool,
-    /// Bytes of the operands of a product that come from memory.
-    weights: usize,
+    /// The operands of a product that come from memory.
+    weights: Vec<Weight>,
     /// What is read and written otherwise.
     moved: Vec<Moved>,
+}
+
+/// A constant or parameter that a product reads.
+#[derive(Clone, Copy, Debug)]
+struct Weight {
+    value: ValueId,
+    bytes: usize,
+    constant: bool,
 }
 
 /// An array that is read or written.
@@ -24,17 +32,22 @@ pub(super) struct Work {
 struct Moved {
     bytes: usize,
     when: When,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Written,
 }
 
 /// When an array is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
-    /// Always: the op does little else.
+    /// Always: the op does little else, or the array is an output.
     Always,
     /// If it does not stay on the engine; the op reads it while it computes.
     Spilled,
-    /// It goes through memory whatever its size.
-    InMemory,
 }
 
 impl Work {
@@ -92,12 +105,8 @@ impl Work {
         }
         for &r in &operation.results {
             let output = function.outputs().iter().any(|o| o.value == r);
-            let when = match (output, product) {
-                (true, _) => When::InMemory,
-                (false, true) => When::Spilled,
-                (false, false) => When::Always,
-            };
-            work.moved.push(Moved { bytes: ty(r).bytes(), when });
+            let when = if product && !output { When::Spilled } else { When::Always };
+            work.moved.push(Moved { bytes: ty(r).bytes(), when, direction: Direction::Written });
         }
         work
     }
@@ -111,7 +120,9 @@ impl Work {
         self.flops = 2.0 * rows as f64 * keys as f64 * widths as f64;
         self.positions = query.shape[rank - 2] as f64;
         let scores = rows.saturating_mul(keys).saturating_mul(query.dtype.size());
-        self.moved.extend([Moved { bytes: scores, when: When::Always }; 4]);
+        for direction in [Direction::Written, Direction::Read, Direction::Written, Direction::Read] {
+            self.moved.push(Moved { bytes: scores, when: When::Always, direction });
+        }
     }
 
     fn operand(&mut self, function: &Function, v: ValueId, product: bool) {
@@ -119,38 +130,39 @@ impl Work {
         let constant = is_constant(function, v);
         self.has_constant |= constant && product;
         if product && (constant || definition(function, v).is_none()) {
-            self.weights = self.weights.saturating_add(bytes);
+            self.weights.push(Weight { value: v, bytes, constant });
         } else {
-            let when = match (definition(function, v).is_none(), product) {
-                (true, _) => When::InMemory,
-                (false, true) => When::Spilled,
-                (false, false) => When::Always,
-            };
-            self.moved.push(Moved { bytes, when });
+            let when = if product { When::Spilled } else { When::Always };
+            self.moved.push(Moved { bytes, when, direction: Direction::Read });
         }
     }
 
+    /// Leaves out the constants that an earlier op of the program has brought onto the engine, where those of up to
+    /// `resident` bytes stay; marks those that this op brings.
+    pub(super) fn leave_out(&mut self, on_engine: &mut [bool], resident: usize) {
+        self.weights.retain(|w| {
+            let stays = w.constant && w.bytes <= resident;
+            !std::mem::replace(&mut on_engine[w.value.index()], stays)
+        });
+    }
+
     pub(super) fn weight_bytes(&self) -> f64 {
-        self.weights as f64
+        self.weights.iter().map(|w| w.bytes as f64).sum()
     }
 
     /// Bytes that are read and written where arrays of up to `resident` bytes stay on the engine.
     pub(super) fn activation_bytes(&self, resident: usize) -> f64 {
-        let (kept, spilled) = self.moved(resident);
-        kept + spilled
+        let (read, written) = self.moved(resident);
+        read + written
     }
 
-    /// The same, those that stay on the engine and those that go through memory.
+    /// The same, those read and those written.
     pub(super) fn moved(&self, resident: usize) -> (f64, f64) {
-        let mut bytes = (0.0, 0.0);
-        for m in &self.moved {
-            let spills = m.bytes > resident || m.when == When::InMemory;
-            if spills {
-                bytes.1 += m.bytes as f64;
-            } else if m.when == When::Always {
-                bytes.0 += m.bytes as f64;
-            }
-        }
-        bytes
+        let of = |direction| {
+            let counts =
+                |m: &&Moved| m.direction == direction && (m.when != When::Spilled || m.bytes > resident);
+            self.moved.iter().filter(counts).map(|m| m.bytes as f64).sum()
+        };
+        (of(Direction::Read), of(Direction::Written))
     }
 }

@@ -1,0 +1,5 @@
+//! Facts, constraints and golden lists of violations.
+
+mod constraints;
+mod facts;
+mod golden;
