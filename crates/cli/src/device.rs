@@ -75,7 +75,8 @@ impl DeviceArguments {
                 ));
             }
             Device::Auto => {
-                let line = format!("device: sim of {}, since this build does not have the Neural Engine", self.chip);
+                let line =
+                    format!("device: sim of {}, since this build does not have the Neural Engine", self.chip);
                 let _ = writeln!(std::io::stderr(), "{line}");
                 Device::Sim
             }

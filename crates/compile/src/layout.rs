@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arcane_mil::{Builder, Function, Op, Operation, Role, ValueId};
 use arcane_tensor::{DType, Tensor};
 
+use self::elementwise::Dims;
 use self::order::Order;
 use crate::plan::Place;
 
@@ -93,6 +94,8 @@ struct Layer<'a> {
     /// Old values in other orders, and shapes of new values: each is made once.
     ordered: HashMap<(ValueId, Vec<usize>, Vec<usize>), ValueId>,
     shaped: HashMap<(ValueId, Vec<usize>), ValueId>,
+    /// What a reshape on the engine reshapes.
+    unshaped: HashMap<ValueId, ValueId>,
     constants: HashMap<(ValueId, Vec<usize>, Vec<usize>), ValueId>,
     /// Old values that are weights or made of weights alone.
     weights: Vec<bool>,
@@ -111,6 +114,7 @@ impl<'a> Layer<'a> {
             engine: HashMap::new(),
             ordered: HashMap::new(),
             shaped: HashMap::new(),
+            unshaped: HashMap::new(),
             constants: HashMap::new(),
             weights: weights(old),
         }
@@ -119,7 +123,9 @@ impl<'a> Layer<'a> {
     fn engine_op(&mut self, operation: &Operation) -> Laying<()> {
         let result = operation.results[0];
         match &operation.op {
-            Op::Unary { .. } | Op::Binary { .. } | Op::Compare { .. } | Op::Select { .. } => self.elementwise(operation),
+            Op::Unary { .. } | Op::Binary { .. } | Op::Compare { .. } | Op::Select { .. } => {
+                self.elementwise(operation)
+            }
             Op::Reduce { x, axes, keep_dims, kind } => self.reduce(result, *kind, *x, axes, *keep_dims),
             Op::Softmax { x, axis } => self.softmax(result, *x, *axis),
             Op::Matmul { x, y, transpose_x, transpose_y } => {
@@ -144,7 +150,9 @@ impl<'a> Layer<'a> {
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
             | Op::Scatter { .. }
-            | Op::ScatterAlongAxis { .. } => Err(format!("`{}` has no form on the engine", operation.op.name())),
+            | Op::ScatterAlongAxis { .. } => {
+                Err(format!("`{}` has no form on the engine", operation.op.name()))
+            }
         }
     }
 
@@ -163,7 +171,8 @@ impl<'a> Layer<'a> {
     /// If it is ill-typed: a bug of the layout.
     fn push(&mut self, place: Place, op: Op, named: ValueId) -> Vec<ValueId> {
         let path = self.old.value(named).path.clone();
-        let results = self.builder.push_at(&path, op).unwrap_or_else(|e| panic!("a layout made an ill-typed op: {e}"));
+        let results =
+            self.builder.push_at(&path, op).unwrap_or_else(|e| panic!("a layout made an ill-typed op: {e}"));
         self.note(place);
         results
     }
@@ -222,6 +231,7 @@ impl<'a> Layer<'a> {
 
     /// A value of the engine under another shape.
     fn shape(&mut self, v: ValueId, shape: &[usize]) -> ValueId {
+        let v = self.unshaped.get(&v).copied().unwrap_or(v);
         if self.builder.shape(v) == shape {
             return v;
         }
@@ -233,8 +243,20 @@ impl<'a> Layer<'a> {
         let new = self.builder.push_at(&path, op).expect("as many elements as before")[0];
         self.note(Place::Engine);
         self.shaped.insert((v, shape.to_vec()), new);
-        self.shaped.insert((new, self.builder.shape(v)), v);
+        self.unshaped.insert(new, v);
         new
+    }
+
+    /// Lets a value of the host that changes from call to call lie channels first, as all do that the engine makes.
+    fn settle(&mut self, v: ValueId) -> Laying<()> {
+        let free = !self.engine.contains_key(&v) && !self.weights[v.index()] && self.constant(v).is_none();
+        if free {
+            let order = Order::channels_first(&self.old.ty(v).shape);
+            let dims = Dims::of(&order, |_| (), None)?.lengths;
+            let id = self.realise(v, &order, &dims)?;
+            self.engine.insert(v, Laid { id, order });
+        }
+        Ok(())
     }
 
     /// How a value lies, or is to lie if that is still free.
@@ -265,7 +287,8 @@ impl<'a> Layer<'a> {
         if let Some(laid) = self.engine.get(&v).cloned() {
             let mut own = laid.order;
             for axis in 0..own.rank() {
-                own.refine(axis, &order.sizes(axis)).ok_or("axes are cut where they have no common factors")?;
+                own.refine(axis, &order.sizes(axis))
+                    .ok_or("axes are cut where they have no common factors")?;
             }
             if own.shape() != order.shape() || own.memory().len() != order.memory().len() {
                 return Err("axes are cut where they have no common factors".into());
@@ -324,9 +347,8 @@ impl<'a> Layer<'a> {
         let sizes = own.memory_sizes();
         let mut dims: Vec<usize> =
             sources.iter().map(|&r| runs[r].iter().map(|&p| sizes[p]).product()).collect();
-        let mut perm: Vec<usize> = (0..runs.len())
-            .map(|r| sources.iter().position(|&s| s == r).expect("a permutation"))
-            .collect();
+        let mut perm: Vec<usize> =
+            (0..runs.len()).map(|r| sources.iter().position(|&s| s == r).expect("a permutation")).collect();
         if dims.len() > 4 {
             return Err(format!("its elements would move in {} dimensions, an engine has 4", dims.len()));
         }
@@ -435,9 +457,11 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
                 | Op::Softmax { .. }
                 | Op::Matmul { .. }
                 | Op::Linear { bias: None, .. } => true,
-                Op::Reshape { .. } | Op::Transpose { .. } | Op::Concat { .. } | Op::Split { .. } | Op::Tile { .. } => {
-                    operands.iter().any(on_engine)
-                }
+                Op::Reshape { .. }
+                | Op::Transpose { .. }
+                | Op::Concat { .. }
+                | Op::Split { .. }
+                | Op::Tile { .. } => operands.iter().any(on_engine),
                 Op::Linear { .. }
                 | Op::Const(_)
                 | Op::Fill { .. }

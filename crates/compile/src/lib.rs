@@ -5,17 +5,17 @@
 //! runs it on an engine.
 
 mod canonical;
-mod plan;
 mod layout;
 mod legalise;
 mod partition;
+mod plan;
 mod precision;
 mod simplify;
 
+pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
 pub use plan::{
     BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding,
     Step, TrainingProgram, Work, plan, plan_functions,
 };
-pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};

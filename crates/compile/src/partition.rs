@@ -4,7 +4,7 @@ mod cuts;
 mod extract;
 mod stages;
 
-use arcane_mil::{Function, ValueId};
+use arcane_mil::{Function, Op, Operation, Opset, ValueId};
 
 use crate::layout::Placed;
 use crate::plan::Place;
@@ -22,12 +22,12 @@ pub(crate) struct Partitioned {
     pub(crate) cuts: Vec<String>,
 }
 
-/// Cuts a placed function.
+/// Cuts a placed function; the engine's programs are of an opset.
 ///
 /// Ops that can run without a change of place in between form a stage. A stage of the engine is cut where its ops repeat, at
 /// the boundary that the fewest bytes cross: then the repetitions, the layers of a model, can share a program. The host's
 /// ops are grouped by the last program of the engine that they wait for, so that they run beside the next one.
-pub(crate) fn partition(placed: &Placed) -> Partitioned {
+pub(crate) fn partition(placed: &Placed, opset: Opset) -> Partitioned {
     let graph = Graph::new(placed);
     let stages = stages::stages(&graph);
     let mut chunks: Vec<Vec<usize>> = Vec::new();
@@ -38,7 +38,7 @@ pub(crate) fn partition(placed: &Placed) -> Partitioned {
         chunks.extend(found.chunks);
     }
     let groups = stages.host_groups(&graph, &chunks);
-    let extractor = extract::Extractor::new(&graph, &chunks, &groups);
+    let extractor = extract::Extractor::new(&graph, &chunks, &groups, opset);
     let mut pieces = Vec::new();
     for key in 0..=chunks.len() {
         if let Some(chunk) = key.checked_sub(1) {
@@ -87,13 +87,13 @@ impl<'a> Graph<'a> {
             }
         }
         let weights = crate::layout::made_of_weights(function);
-        let part = |(i, operation): (usize, &arcane_mil::Operation)| {
+        let part = |(i, operation): (usize, &Operation)| {
             let output = operation.results.iter().any(|r| is_output[r.index()]);
             let weight = operation.results.iter().all(|r| weights[r.index()]);
             match &operation.op {
                 _ if !operation.results.iter().any(|r| live[r.index()]) => Part::Dead,
-                arcane_mil::Op::Const(_) | arcane_mil::Op::Fill { .. } if !output => Part::Constant,
-                arcane_mil::Op::Reshape { .. } if placed.places[i] == Place::Host && !output => Part::View,
+                Op::Const(_) | Op::Fill { .. } if !output => Part::Constant,
+                Op::Reshape { .. } if placed.places[i] == Place::Host && !output => Part::View,
                 _ if weight && !output => Part::Prepared,
                 _ => Part::Runs(placed.places[i]),
             }
@@ -120,7 +120,10 @@ impl<'a> Graph<'a> {
     /// The ops of pieces that an op reads.
     fn reads(&self, op: usize) -> impl Iterator<Item = usize> + '_ {
         let operands = self.function.operations()[op].op.operands();
-        operands.into_iter().filter_map(|v| self.source(v)).filter(|&d| matches!(self.parts[d], Part::Runs(_)))
+        operands
+            .into_iter()
+            .filter_map(|v| self.source(v))
+            .filter(|&d| matches!(self.parts[d], Part::Runs(_)))
     }
 
     /// The ops of pieces, in order.
@@ -137,7 +140,8 @@ impl<'a> Graph<'a> {
         for (i, _) in self.running() {
             for v in self.function.operations()[i].op.operands() {
                 let base = self.base(v);
-                let prepared = self.definitions[base.index()].is_some_and(|d| self.parts[d] == Part::Prepared);
+                let prepared =
+                    self.definitions[base.index()].is_some_and(|d| self.parts[d] == Part::Prepared);
                 if prepared && !found.contains(&base) {
                     found.push(base);
                 }

@@ -143,11 +143,7 @@ impl OpClass {
                 }
             },
             Op::Reduce { kind, .. } => match kind {
-                Reduce::Sum
-                | Reduce::Mean
-                | Reduce::Max
-                | Reduce::Min
-                | Reduce::SumSquare => Self::Reduction,
+                Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::SumSquare => Self::Reduction,
                 Reduce::LogSumExp => Self::Exponential,
             },
             Op::Softmax { .. } => Self::Exponential,

@@ -200,9 +200,7 @@ impl BlobFile {
         self.read(0, &mut start)?;
         match u32_at(&start, 4) {
             VERSION => Ok(self),
-            version => {
-                Err(BlobError::Header { path: self.path, what: format!("its version is {version}") })
-            }
+            version => Err(BlobError::Header { path: self.path, what: format!("its version is {version}") }),
         }
     }
 

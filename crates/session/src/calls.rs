@@ -238,7 +238,12 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn prepare(&mut self, work: &'a Work, call: &str, buffers: &[Buffer]) -> Result<PreparedWork, SessionError> {
+    fn prepare(
+        &mut self,
+        work: &'a Work,
+        call: &str,
+        buffers: &[Buffer],
+    ) -> Result<PreparedWork, SessionError> {
         let buffer = |index: usize, what: &dyn Fn() -> String| {
             buffers.get(index).ok_or_else(|| {
                 SessionError::Plan(format!("{} is on buffer {index}, there are {}", what(), buffers.len()))
@@ -273,7 +278,9 @@ impl<'a> Loader<'a> {
         buffer: &Buffer,
         call: &str,
     ) -> Result<Buffer, SessionError> {
-        let Some(found) = loaded.ports().iter().find(|p| p.name == port.port) else { return Ok(buffer.clone()) };
+        let Some(found) = loaded.ports().iter().find(|p| p.name == port.port) else {
+            return Ok(buffer.clone());
+        };
         buffer.view(&found.ty).map_err(|source| {
             let why = format!("buffer `{}`: {source}", self.plan.buffers[port.buffer].name);
             let source = EngineError::Port { port: port.port.clone(), why };

@@ -122,7 +122,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::new`].
-    pub fn with_options(plan: Plan, engines: &Engines, options: SessionOptions) -> Result<Self, SessionError> {
+    pub fn with_options(
+        plan: Plan,
+        engines: &Engines,
+        options: SessionOptions,
+    ) -> Result<Self, SessionError> {
         if plan.format_version != FORMAT_VERSION {
             let version = plan.format_version;
             return Err(SessionError::Plan(format!(
@@ -142,7 +146,17 @@ impl Session {
         let prepare = plan.calls.iter().position(|c| c.name == PREPARE);
         let (prepared_from, changes_weights) = prepared_from(&plan, prepare);
         let stale = AtomicBool::new(prepare.is_some());
-        Ok(Self { plan, buffers, calls, by_name, scratch_bytes, prepare, stale, prepared_from, changes_weights })
+        Ok(Self {
+            plan,
+            buffers,
+            calls,
+            by_name,
+            scratch_bytes,
+            prepare,
+            stale,
+            prepared_from,
+            changes_weights,
+        })
     }
 
     /// The plan.
@@ -186,7 +200,8 @@ impl Session {
     }
 
     fn run_call(&self, call: usize) -> Result<(), SessionError> {
-        let named = |source: EngineError| SessionError::Call { call: self.plan.calls[call].name.clone(), source };
+        let named =
+            |source: EngineError| SessionError::Call { call: self.plan.calls[call].name.clone(), source };
         self.calls.run(call).map_err(named)
     }
 

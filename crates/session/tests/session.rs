@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use arcane_compile::{Plan, PlanOptions, Precision, TrainingProgram, plan};
+use arcane_compile::{Place, Plan, PlanOptions, PortBinding, Precision, TrainingProgram, Work, plan};
 use arcane_engine::{EngineError, SoftwareEngine};
 use arcane_mil::{Builder, Compare, Function, Opset, Reduce, Role, TensorType, ValueId};
-use arcane_session::{Session, SessionError};
+use arcane_session::{Engines, Session, SessionError};
 use arcane_tensor::{DType, Tensor};
 
 const F32: DType = DType::F32;
@@ -90,13 +90,16 @@ fn planned(precision: Precision) -> Plan {
         update: update(),
         evaluate: Some(evaluate.finish()),
     };
-    plan(&training, &PlanOptions { precision }).unwrap()
+    plan(&training, &PlanOptions { precision, chip: None }).unwrap()
+}
+
+fn engines() -> Engines {
+    Engines::host(Arc::new(SoftwareEngine::new(1).unwrap()))
 }
 
 /// A session with the starting weight and the loss scale set.
 fn session(precision: Precision) -> Session {
-    let engine = Arc::new(SoftwareEngine::new(1).unwrap());
-    let session = Session::new(planned(precision), engine).unwrap();
+    let session = Session::new(planned(precision), &engines()).unwrap();
     session.set("w", &tensor(&[1, 2], &START)).unwrap();
     session.set_scalar("loss_scale", LOSS_SCALE).unwrap();
     session
@@ -252,12 +255,22 @@ fn a_malformed_plan_is_refused() {
     let refused = |change: fn(&mut Plan)| {
         let mut plan = planned(Precision::Fp32);
         change(&mut plan);
-        Session::new(plan, Arc::new(SoftwareEngine::new(1).unwrap())).err().expect("it is malformed")
+        Session::new(plan, &engines()).err().expect("it is malformed")
     };
     assert!(matches!(refused(|p| p.format_version = 0), SessionError::Plan(_)));
-    assert!(matches!(refused(|p| p.calls[0].ports[0].buffer = 999), SessionError::Plan(_)));
+    assert!(matches!(refused(|p| p.places.truncate(1)), SessionError::Plan(_)));
+    assert!(matches!(refused(|p| p.buffers[0].place = Place::Engine), SessionError::Plan(_)));
+    assert!(matches!(refused(|p| ports(p).0[0].buffer = 999), SessionError::Plan(_)));
     assert!(matches!(refused(|p| p.buffers[1].name = p.buffers[0].name.clone()), SessionError::Plan(_)));
-    assert!(matches!(refused(|p| p.calls[0].function = "none".into()), SessionError::Load { .. }));
-    assert!(matches!(refused(|p| p.calls[0].ports.truncate(1)), SessionError::Bind { .. }));
-    assert!(matches!(refused(|p| p.calls[0].ports[0].buffer = 1), SessionError::Bind { .. }));
+    assert!(matches!(refused(|p| *ports(p).1 = "none".into()), SessionError::Load { .. }));
+    assert!(matches!(refused(|p| ports(p).0.truncate(1)), SessionError::Bind { .. }));
+    assert!(matches!(refused(|p| ports(p).0[0].buffer = 1), SessionError::Bind { .. }));
+}
+
+/// The ports and the function of a plan's first step.
+fn ports(plan: &mut Plan) -> (&mut Vec<PortBinding>, &mut String) {
+    let Work::Run { ports, function, .. } = &mut plan.calls[0].steps[0].work else {
+        panic!("the first step runs a function")
+    };
+    (ports, function)
 }

@@ -344,7 +344,9 @@ impl Trainer {
 fn loss_scale(config: &Config, precision: Precision) -> LossScale {
     match (config.train.loss_scale, precision) {
         (Some(LossScaleConfig::Static(scale)), _) => LossScale::fixed(scale),
-        (Some(LossScaleConfig::Dynamic), _) | (None, Precision::Fp16 | Precision::Engine) => LossScale::dynamic(),
+        (Some(LossScaleConfig::Dynamic), _) | (None, Precision::Fp16 | Precision::Engine) => {
+            LossScale::dynamic()
+        }
         (None, Precision::Fp32) => LossScale::fixed(1.0),
     }
 }

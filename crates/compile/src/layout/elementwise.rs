@@ -16,7 +16,11 @@ pub(super) struct Dims {
 
 impl Dims {
     /// Dimensions for an order whose atoms differ in `mark`; atoms of one dimension do not. `preferred` is taken if it fits.
-    pub(super) fn of<M: PartialEq>(order: &Order, mark: impl Fn(usize) -> M, preferred: Option<&[usize]>) -> Laying<Self> {
+    pub(super) fn of<M: PartialEq>(
+        order: &Order,
+        mark: impl Fn(usize) -> M,
+        preferred: Option<&[usize]>,
+    ) -> Laying<Self> {
         if let Some(dims) = preferred.and_then(|p| Self::fit(order, &mark, p)) {
             return Ok(dims);
         }
@@ -83,6 +87,8 @@ impl Layer<'_> {
         let result = operation.results[0];
         let operands = operation.op.operands();
         let shape = self.old.ty(result).shape.clone();
+        let whole = operands.iter().copied().find(|&v| self.old.ty(v).len() == self.old.ty(result).len());
+        whole.map_or(Ok(()), |v| self.settle(v))?;
         let order = self.joint_order(&operands, &shape)?;
         let missing: Vec<Vec<usize>> = operands.iter().map(|&v| self.missing(v, &shape)).collect();
         let leader = self.leader(&operands).map(|v| self.builder.shape(self.engine[&v].id));
@@ -94,8 +100,10 @@ impl Layer<'_> {
         let mut realised = Vec::with_capacity(operands.len());
         for (&v, axes) in operands.iter().zip(&missing) {
             let own = order.without(axes).with_rank(shape.len());
-            let is_there = |group: &Vec<usize>| group.first().is_none_or(|&a| !axes.contains(&order.axis_of(a)));
-            let lengths: Vec<usize> = dims.lengths.iter().zip(&dims.atoms).map(|(&l, g)| if is_there(g) { l } else { 1 }).collect();
+            let is_there =
+                |group: &Vec<usize>| group.first().is_none_or(|&a| !axes.contains(&order.axis_of(a)));
+            let lengths: Vec<usize> =
+                dims.lengths.iter().zip(&dims.atoms).map(|(&l, g)| if is_there(g) { l } else { 1 }).collect();
             let rank = self.old.ty(v).shape.len();
             let own = own.drop_axes(&(0..shape.len() - rank).collect::<Vec<_>>());
             realised.push(self.realise(v, &own, &lengths)?);
@@ -124,7 +132,8 @@ impl Layer<'_> {
     fn joint_order(&self, operands: &[ValueId], shape: &[usize]) -> Laying<Order> {
         let rank = shape.len();
         // What does not have all axes does not say how they lie.
-        let whole = self.leader(operands).filter(|&v| self.old.ty(v).len() == shape.iter().product::<usize>());
+        let whole =
+            self.leader(operands).filter(|&v| self.old.ty(v).len() == shape.iter().product::<usize>());
         let mut order = match whole {
             Some(v) => self.engine[&v].order.clone().with_rank(rank),
             None => Order::channels_first(shape),
@@ -150,6 +159,7 @@ impl Layer<'_> {
         axes: &[usize],
         keep_dims: bool,
     ) -> Laying<()> {
+        self.settle(x)?;
         let order = self.laid_order(x);
         let is_reduced = |atom: usize| axes.contains(&order.axis_of(atom));
         let preferred = self.engine.get(&x).map(|laid| self.builder.shape(laid.id));
@@ -170,6 +180,7 @@ impl Layer<'_> {
     }
 
     pub(super) fn softmax(&mut self, result: ValueId, x: ValueId, axis: usize) -> Laying<()> {
+        self.settle(x)?;
         let mut order = self.laid_order(x);
         if order.merge(axis).is_none() {
             order = Order::natural(&self.old.ty(x).shape);

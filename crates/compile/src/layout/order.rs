@@ -18,7 +18,13 @@ pub(super) struct Order {
 /// The finest factors that two lists of factors of one number have in common, if there are such.
 fn refined(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let products = |list: &[usize]| -> Vec<usize> {
-        list.iter().rev().scan(1, |p, &d| { *p *= d; Some(*p) }).collect()
+        list.iter()
+            .rev()
+            .scan(1, |p, &d| {
+                *p *= d;
+                Some(*p)
+            })
+            .collect()
     };
     let mut boundaries = [products(a), products(b)].concat();
     boundaries.sort_unstable();

@@ -28,22 +28,40 @@ impl Layer<'_> {
     /// The result lies channels first, `[weight's rows, positions]`, where one operand is a weight; as rows and columns where
     /// it is a matrix; and among activations so that the axis which comes before the summed one in y comes before the other
     /// in the result, which keeps heads `[.., E, S]`.
-    pub(super) fn matmul(&mut self, result: ValueId, operands: [ValueId; 2], swapped: [bool; 2]) -> Laying<()> {
+    pub(super) fn matmul(
+        &mut self,
+        result: ValueId,
+        operands: [ValueId; 2],
+        swapped: [bool; 2],
+    ) -> Laying<()> {
         let [x, y] = [0, 1].map(|side| {
             let value = operands[side];
             let rank = self.old.ty(value).shape.len();
             let last_is_inner = (side == 0) != swapped[side];
             let (free, inner) = if last_is_inner { (rank - 2, rank - 1) } else { (rank - 1, rank - 2) };
-            Factor { value, order: self.laid_order(value), free, inner }
+            (value, free, inner)
         });
-        let mut x = x;
-        let mut y = y;
+        let is_batched = |value: ValueId| {
+            let shape = &self.old.ty(value).shape;
+            shape[..shape.len() - 2].iter().any(|&d| d != 1)
+        };
+        let batched = is_batched(y.0);
+        let mut factor = |(value, free, inner): (ValueId, usize, usize)| -> Laying<Factor> {
+            let order = if batched && !self.engine.contains_key(&value) {
+                // What comes from the host with heads, a cache, stays as it is.
+                Order::natural(&self.old.ty(value).shape)
+            } else {
+                self.settle(value)?;
+                self.laid_order(value)
+            };
+            Ok(Factor { value, order, free, inner })
+        };
+        let (mut x, mut y) = (factor(x)?, factor(y)?);
         let (x_sizes, y_sizes) = (x.order.sizes(x.inner), y.order.sizes(y.inner));
         let uncommon = "the summed axes are cut where they have no common factors";
         x.order.refine(x.inner, &y_sizes).ok_or(uncommon)?;
         y.order.refine(y.inner, &x_sizes).ok_or(uncommon)?;
-        let batched = |f: &Factor| (0..f.order.rank() - 2).any(|a| !f.order.sizes(a).is_empty());
-        if batched(&y) { self.batched_product(result, x, y) } else { self.plain_product(result, x, y) }
+        if batched { self.batched_product(result, x, y) } else { self.plain_product(result, x, y) }
     }
 
     /// y is one matrix: all axes of x but the summed one are its rows.
@@ -69,7 +87,11 @@ impl Layer<'_> {
         let column_atoms = renamed(&y.order, &columns, &axes, |_| rank - 1);
         let memory =
             if transposed { [column_atoms, row_atoms].concat() } else { [row_atoms, column_atoms].concat() };
-        let id = self.product(result, &a, &b, transposed);
+        let mut id = self.product(result, &a, &b, transposed);
+        if transposed {
+            let shape = self.builder.shape(id);
+            id = self.shape(id, &[1, shape[2], 1, shape[3]]);
+        }
         self.engine.insert(result, Laid { id, order: Order::from_parts(&axes, memory) });
         Ok(())
     }
@@ -79,7 +101,9 @@ impl Layer<'_> {
         let batch_rank = rank - 2;
         let (x_lead, y_lead) = (rank - x.order.rank(), rank - y.order.rank());
         for axis in 0..batch_rank {
-            let (Some(in_x), Some(in_y)) = (axis.checked_sub(x_lead), axis.checked_sub(y_lead)) else { continue };
+            let (Some(in_x), Some(in_y)) = (axis.checked_sub(x_lead), axis.checked_sub(y_lead)) else {
+                continue;
+            };
             let (x_sizes, y_sizes) = (x.order.sizes(in_x), y.order.sizes(in_y));
             if !x_sizes.is_empty() && !y_sizes.is_empty() {
                 let uncommon = "the batches are cut where they have no common factors";
@@ -101,10 +125,15 @@ impl Layer<'_> {
         // Batch atoms by axis and number, in the order of x, then those of y alone.
         let batch_of = |f: &Factor, lead: usize| -> Vec<(usize, usize)> {
             let is_batch = |&&a: &&usize| ![f.free, f.inner].contains(&f.order.axis_of(a));
-            f.order.memory().iter().filter(is_batch).map(|&a| {
-                let axis = f.order.axis_of(a);
-                (axis + lead, a - f.order.axis(axis).start)
-            }).collect()
+            f.order
+                .memory()
+                .iter()
+                .filter(is_batch)
+                .map(|&a| {
+                    let axis = f.order.axis_of(a);
+                    (axis + lead, a - f.order.axis(axis).start)
+                })
+                .collect()
         };
         let (x_batch, y_batch) = (batch_of(&x, x_lead), batch_of(&y, y_lead));
         let y_only = y_batch.iter().filter(|b| !x_batch.contains(b));
@@ -118,13 +147,23 @@ impl Layer<'_> {
             }
         }
         if groups.len() > 2 {
-            return Err(format!("its batch has {} dimensions, an engine has 2 beside a matrix", groups.len()));
+            return Err(format!(
+                "its batch has {} dimensions, an engine has 2 beside a matrix",
+                groups.len()
+            ));
         }
         let lengths = |of: &Vec<(usize, usize)>| -> Vec<usize> {
-            let mut dims: Vec<usize> = groups
-                .iter()
-                .map(|g| if of.contains(&g[0]) { g.iter().map(|&(axis, n)| axes[axis][n]).product() } else { 1 })
-                .collect();
+            let mut dims: Vec<usize> =
+                groups
+                    .iter()
+                    .map(|g| {
+                        if of.contains(&g[0]) {
+                            g.iter().map(|&(axis, n)| axes[axis][n]).product()
+                        } else {
+                            1
+                        }
+                    })
+                    .collect();
             while dims.len() < 2 {
                 dims.insert(0, 1);
             }

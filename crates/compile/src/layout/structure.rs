@@ -27,13 +27,21 @@ impl Layer<'_> {
         let mut finer = order.clone();
         if let Some(laid) = self.engine.get(&v) {
             for axis in 0..finer.rank() {
-                finer.refine(axis, &laid.order.sizes(axis)).ok_or("axes are cut where they have no common factors")?;
+                finer
+                    .refine(axis, &laid.order.sizes(axis))
+                    .ok_or("axes are cut where they have no common factors")?;
             }
         }
         self.realise(v, &finer, dims)
     }
 
-    pub(super) fn split(&mut self, operation: &Operation, x: ValueId, axis: usize, sizes: &[usize]) -> Laying<()> {
+    pub(super) fn split(
+        &mut self,
+        operation: &Operation,
+        x: ValueId,
+        axis: usize,
+        sizes: &[usize],
+    ) -> Laying<()> {
         let mut order = self.laid_order(x);
         if order.merge(axis).is_none() {
             order = Order::channels_first(&self.old.ty(x).shape);
@@ -54,7 +62,8 @@ impl Layer<'_> {
     }
 
     pub(super) fn concat(&mut self, result: ValueId, values: &[ValueId], axis: usize) -> Laying<()> {
-        let leader = values.iter().find(|v| self.engine.contains_key(v)).ok_or("nothing of it is on the engine")?;
+        let leader =
+            values.iter().find(|v| self.engine.contains_key(v)).ok_or("nothing of it is on the engine")?;
         let mut order = self.laid_order(*leader);
         if order.merge(axis).is_none() {
             order = Order::channels_first(&self.old.ty(*leader).shape);
@@ -64,7 +73,9 @@ impl Layer<'_> {
         for v in values {
             let Some(laid) = self.engine.get(v) else { continue };
             for other in (0..order.rank()).filter(|&a| a != axis) {
-                order.refine(other, &laid.order.sizes(other)).ok_or("axes are cut where they have no common factors")?;
+                order
+                    .refine(other, &laid.order.sizes(other))
+                    .ok_or("axes are cut where they have no common factors")?;
             }
         }
         let atom = order.axis(axis).next().ok_or("its axis has length 1")?;

@@ -25,8 +25,7 @@ pub fn decompose_attention(function: &Function) -> Function {
         found.iter().filter(|r| matches!(r.what, Recognised::AttentionGradient { .. })).collect();
     let last: HashMap<usize, &Region> =
         gradients.iter().filter_map(|r| Some((first_safe(function, r)?, *r))).collect();
-    let covered: HashMap<usize, ()> =
-        last.values().flat_map(|r| r.ops.iter().map(|&i| (i, ()))).collect();
+    let covered: HashMap<usize, ()> = last.values().flat_map(|r| r.ops.iter().map(|&i| (i, ()))).collect();
     let mut decomposer =
         Decomposer { rewriter: Rewriter::new(function), old: function, masks: HashMap::new() };
     decomposer.rewriter.copy_parameters();
@@ -42,10 +41,12 @@ pub fn decompose_attention(function: &Function) -> Function {
                 if function.ty(operation.results[0]).dtype == DType::F16 =>
             {
                 let (path, result) = (&function.value(operation.results[0]).path, operation.results[0]);
-                let mask = attn_mask.map(|m| if function.ty(m).dtype == DType::Bool {
-                    ScoreMask::Select(m, 0.0)
-                } else {
-                    ScoreMask::Add(m)
+                let mask = attn_mask.map(|m| {
+                    if function.ty(m).dtype == DType::Bool {
+                        ScoreMask::Select(m, 0.0)
+                    } else {
+                        ScoreMask::Add(m)
+                    }
                 });
                 let out = decomposer.forward(path, [*query, *key, *value], mask.unwrap_or(ScoreMask::None));
                 decomposer.rewriter.set(result, out.expect("attention is well-typed"));
@@ -69,9 +70,11 @@ fn first_safe(function: &Function, region: &Region) -> Option<usize> {
     let inputs = [*query, *key, *value, *d_out].into_iter().chain(mask);
     let ready = inputs.filter_map(|v| definitions[v.index()]).max().map_or(0, |i| i + 1);
     let results = d.iter().filter_map(|v| definitions[v.index()]);
-    let readers = function.operations().iter().enumerate().filter(|(i, o)| {
-        !region.ops.contains(i) && o.op.operands().iter().any(|v| d.contains(v))
-    });
+    let readers = function
+        .operations()
+        .iter()
+        .enumerate()
+        .filter(|(i, o)| !region.ops.contains(i) && o.op.operands().iter().any(|v| d.contains(v)));
     let first_reader = readers.map(|(i, _)| i).min().unwrap_or(usize::MAX);
     // Emitted at the first op of the region that comes after all that it reads.
     let at = region.ops.iter().copied().find(|&i| i >= ready)?;
@@ -86,7 +89,12 @@ struct Decomposer<'a> {
 }
 
 impl Decomposer<'_> {
-    fn forward(&mut self, path: &str, [q, k, v]: [ValueId; 3], mask: ScoreMask) -> Result<ValueId, BuildError> {
+    fn forward(
+        &mut self,
+        path: &str,
+        [q, k, v]: [ValueId; 3],
+        mask: ScoreMask,
+    ) -> Result<ValueId, BuildError> {
         let scale = 1.0 / (*self.old.ty(q).shape.last().expect("attention has axes") as f64).sqrt();
         let p = self.probabilities(path, [q, k], mask, scale)?;
         let v = self.half(v);
@@ -114,7 +122,8 @@ impl Decomposer<'_> {
     }
 
     fn gradient(&mut self, region: &Region) -> Result<(), BuildError> {
-        let Recognised::AttentionGradient { query, key, value, d_out, d, mask, scale, d_scale } = &region.what
+        let Recognised::AttentionGradient { query, key, value, d_out, d, mask, scale, d_scale } =
+            &region.what
         else {
             return Ok(());
         };
@@ -145,7 +154,11 @@ impl Decomposer<'_> {
     /// The new value of an old one, in fp16.
     fn half(&mut self, v: ValueId) -> ValueId {
         let new = self.rewriter.get(v);
-        if self.rewriter.builder.ty(new).dtype == DType::F16 { new } else { self.rewriter.builder.cast(new, DType::F16) }
+        if self.rewriter.builder.ty(new).dtype == DType::F16 {
+            new
+        } else {
+            self.rewriter.builder.cast(new, DType::F16)
+        }
     }
 
     /// What is added to the scores, fp16.
@@ -163,7 +176,8 @@ impl Decomposer<'_> {
         let constant = definitions[old.index()].map(|i| &self.old.operations()[i].op);
         let b = &mut self.rewriter.builder;
         let made = if let Some(Op::Const(sees)) = constant {
-            let values: Vec<f64> = sees.to_f64s().into_iter().map(|s| if s != 0.0 { 0.0 } else { HIDDEN }).collect();
+            let values: Vec<f64> =
+                sees.to_f64s().into_iter().map(|s| if s != 0.0 { 0.0 } else { HIDDEN }).collect();
             let tensor = Tensor::from_f64s(DType::F16, sees.shape(), &values).expect("as many as before");
             push(b, &path, Op::Const(Arc::new(tensor)))?
         } else {

@@ -71,7 +71,8 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     fn new(function: &Function, region: &'a Region) -> Option<Self> {
-        let Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient } = &region.what else {
+        let Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient } = &region.what
+        else {
             return None;
         };
         let is_half = [*hidden, *head].iter().all(|&v| function.ty(v).dtype == DType::F16);
@@ -100,9 +101,10 @@ fn place(function: &Function, region: &Region, inputs: &[ValueId], results: &[Va
     let definitions = function.definitions();
     let ready = inputs.iter().filter_map(|v| definitions[v.index()]).max().map_or(0, |i| i + 1);
     let at = region.ops.iter().copied().find(|&i| i >= ready)?;
-    let read_before = function.operations()[..at].iter().enumerate().any(|(i, o)| {
-        !region.ops.contains(&i) && o.op.operands().iter().any(|v| results.contains(v))
-    });
+    let read_before = function.operations()[..at]
+        .iter()
+        .enumerate()
+        .any(|(i, o)| !region.ops.contains(&i) && o.op.operands().iter().any(|v| results.contains(v)));
     (!read_before).then_some(at)
 }
 
@@ -224,7 +226,8 @@ impl Chunker<'_> {
             let hidden = at.b.cast(hidden, DType::F32);
             let updates = at.binary(Binary::Mul, hidden, update)?;
             let mode = ScatterMode::Add;
-            wide_head = Some(at.one(Op::Scatter { data: dense, indices: *targets, updates, axis: 0, mode })?);
+            wide_head =
+                Some(at.one(Op::Scatter { data: dense, indices: *targets, updates, axis: 0, mode })?);
         }
         for (old, new) in [(gradient.d_hidden, wide_hidden), (gradient.d_head, wide_head)] {
             if let (Some(old), Some(new)) = (old, new) {

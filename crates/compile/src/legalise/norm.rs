@@ -187,9 +187,8 @@ struct GradientFinder<'a> {
 impl GradientFinder<'_> {
     /// Ops that give `(2x)·((−½r·r²·Σ(d·x))·(1/n))`.
     fn gradients(&self, x: ValueId, root: ValueId, axes: &[usize]) -> Vec<Gradient> {
-        let is_twice_x = |v: ValueId| {
-            self.product(v).is_some_and(|(a, b)| a == x && self.number(b) == Some(2.0))
-        };
+        let is_twice_x =
+            |v: ValueId| self.product(v).is_some_and(|(a, b)| a == x && self.number(b) == Some(2.0));
         let candidates: HashSet<usize> =
             uses(self.function, Binary::Mul, |a, _| is_twice_x(a)).into_iter().collect();
         let mut found: Vec<Gradient> = candidates
@@ -218,7 +217,8 @@ impl GradientFinder<'_> {
         if r != root || self.number(minus_half)? != -0.5 || !is_square {
             return None;
         }
-        let Op::Reduce { kind: Reduce::Sum, x: summed, axes: summed_axes, keep_dims: true } = self.op(sum)? else {
+        let Op::Reduce { kind: Reduce::Sum, x: summed, axes: summed_axes, keep_dims: true } = self.op(sum)?
+        else {
             return None;
         };
         let (d, by) = self.product(*summed)?;

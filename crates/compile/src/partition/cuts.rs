@@ -114,13 +114,11 @@ fn crossing_bytes(graph: &Graph<'_>, ops: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-/// The first cut within the first period such that the cuts one period apart are crossed by the fewest bytes, and how many.
+/// The first cut within the first period such that no cut a period apart is crossed by many bytes, and by how many.
 fn boundary(repeat: &Repetition, crossing: &[usize]) -> (usize, usize) {
     let cost = |first: usize| -> usize {
         let cuts: BTreeSet<usize> = (first..=repeat.end()).step_by(repeat.period).collect();
-        let inner: Vec<usize> = cuts.into_iter().filter(|&c| c > 0 && c < crossing.len() - 1).collect();
-        let total: usize = inner.iter().map(|&c| crossing[c]).sum();
-        total / inner.len().max(1)
+        cuts.into_iter().map(|c| crossing[c]).max().unwrap_or(0)
     };
     // Among equals the one that leaves the smallest rest before the first repetition.
     let candidates = repeat.start..repeat.start + repeat.period;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use arcane_mil::{Builder, Function, Role, ValueId};
+use arcane_mil::{Builder, Function, Opset, Role, ValueId};
 
 use super::stages::Group;
 use super::{Graph, Part};
@@ -27,10 +27,12 @@ pub(super) struct Extractor<'a> {
     piece_of: BTreeMap<usize, usize>,
     /// Values that are read outside the piece which computes them, or are outputs of the function.
     escapes: BTreeSet<ValueId>,
+    /// The opset of the engine's programs.
+    opset: Opset,
 }
 
 impl<'a> Extractor<'a> {
-    pub(super) fn new(graph: &'a Graph<'a>, chunks: &[Vec<usize>], groups: &[Group]) -> Self {
+    pub(super) fn new(graph: &'a Graph<'a>, chunks: &[Vec<usize>], groups: &[Group], opset: Opset) -> Self {
         let mut piece_of = BTreeMap::new();
         let lists = chunks.iter().chain(groups.iter().map(|g| &g.ops));
         for (n, ops) in lists.enumerate() {
@@ -48,16 +50,17 @@ impl<'a> Extractor<'a> {
                 }
             }
         }
-        Self { graph, piece_of, escapes }
+        Self { graph, piece_of, escapes, opset }
     }
 
     /// The piece of some ops, ascending.
     pub(super) fn piece(&self, place: Place, ops: &[usize]) -> Piece {
+        let opset = if place == Place::Engine { self.opset } else { self.graph.function.opset() };
         let mut building = Building {
             extractor: self,
             place,
             piece: self.piece_of[&ops[0]],
-            builder: Builder::new("piece", self.graph.function.opset()),
+            builder: Builder::new("piece", opset),
             map: HashMap::new(),
             inputs: Vec::new(),
         };
@@ -132,7 +135,8 @@ impl Building<'_> {
         let function = self.extractor.graph.function;
         let operation = &function.operations()[op];
         let path = &function.value(operation.results[0]).path;
-        let new = self.builder.push_at(path, operation.op.map_operands(map)).expect("a copy is as well-typed");
+        let new =
+            self.builder.push_at(path, operation.op.map_operands(map)).expect("a copy is as well-typed");
         for (&old, new) in operation.results.iter().zip(new) {
             self.builder.set_path(new, function.value(old).path.clone());
             self.map.insert(old, new);

@@ -309,13 +309,7 @@ impl Layout {
         let Some(&i) = self.by_name.get(&name) else {
             let i = self.buffers.len();
             self.by_name.insert(name.clone(), i);
-            self.buffers.push(PlanBuffer {
-                name,
-                ty: ty.clone(),
-                kind,
-                place: Place::Host,
-                zeroed: false,
-            });
+            self.buffers.push(PlanBuffer { name, ty: ty.clone(), kind, place: Place::Host, zeroed: false });
             self.written.push(false);
             return Ok(i);
         };

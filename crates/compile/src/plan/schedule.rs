@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arcane_chip::Chip;
 use arcane_chip::surface::SurfaceLayout;
-use arcane_mil::{Builder, Function, Role, TensorType, ValueId, remove_dead_code};
+use arcane_chip::{Chip, Family};
+use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId, remove_dead_code};
 
 use super::build::{Layout, PlanError, PlanOptions};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
@@ -92,6 +92,11 @@ fn place(chip: &Chip, function: &Function) -> Compiled {
     }
 }
 
+/// The newest opset whose text a chip's compiler reads: that of ios18 comes with the third generation (T03).
+fn opset(chip: &Chip) -> Opset {
+    if chip.family < Family::H15 { Opset::Ios16 } else { Opset::Ios18 }
+}
+
 /// A value of a call, and the shape in which an engine's port sees it.
 type Staging = (ValueId, TensorType);
 
@@ -125,7 +130,7 @@ struct Preparation {
 impl Scheduler {
     pub(super) fn new(target: Target, layout: Layout) -> Self {
         let preparation = Preparation {
-            builder: Builder::new(PREPARE, arcane_mil::Opset::Ios18),
+            builder: Builder::new(PREPARE, Opset::Ios18),
             made: HashMap::new(),
             buffers: HashMap::new(),
             ports: Vec::new(),
@@ -155,12 +160,12 @@ impl Scheduler {
     /// A call of a compiled function.
     pub(super) fn add(&mut self, name: &str, compiled: Compiled) -> Result<(), PlanError> {
         let ports = self.layout.ports(&compiled.placed.function)?;
-        if self.target.chip.is_none() {
+        let Some(chip) = self.target.chip else {
             self.add_whole(name, compiled.placed.function, ports);
             return Ok(());
-        }
+        };
         self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
-        let parts = partition(&compiled.placed);
+        let parts = partition(&compiled.placed, opset(chip));
         self.reasons.extend(parts.cuts.iter().map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
         let mut call = CallBuilder::new(function, &ports, &parts.pieces);
@@ -194,7 +199,10 @@ impl Scheduler {
         let next = self.functions.len();
         let index = *self.programs.entry((piece.place, key)).or_insert(next);
         if index == next {
-            let name = format!("{call}.{}.{}", piece.place.name(), self.programs.len() - 1);
+            // A name in MIL text is an identifier.
+            let call: String =
+                call.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let name = format!("{call}_{}_{}", piece.place.name(), self.programs.len() - 1);
             self.functions.push((renamed(&piece.function, &name), piece.place));
         }
         index
@@ -237,7 +245,8 @@ impl Scheduler {
         }
         // The names of a shared program are those of its first use.
         let function = &self.functions[program].0;
-        let names = function.parameters().iter().map(|p| &p.name).chain(function.outputs().iter().map(|o| &o.name));
+        let names =
+            function.parameters().iter().map(|p| &p.name).chain(function.outputs().iter().map(|o| &o.name));
         let ports: Vec<PortBinding> =
             names.zip(&bound).map(|(port, &buffer)| PortBinding { port: port.clone(), buffer }).collect();
         let inputs = piece.inputs.len();
@@ -315,8 +324,13 @@ impl Scheduler {
         let new = self.preparation.made[&spelled];
         let name = format!("prepared.{}", self.preparation.outputs.len());
         let ty = self.preparation.builder.ty(new).clone();
-        let buffer =
-            self.layout.add(PlanBuffer { name, ty, kind: BufferKind::Prepared, place: Place::Host, zeroed: false });
+        let buffer = self.layout.add(PlanBuffer {
+            name,
+            ty,
+            kind: BufferKind::Prepared,
+            place: Place::Host,
+            zeroed: false,
+        });
         self.preparation.outputs.push((new, buffer));
         self.preparation.buffers.insert(spelled, buffer);
         buffer
@@ -376,7 +390,7 @@ impl Scheduler {
         let preparation = &mut self.preparation;
         let mut steps = Steps::default();
         if !preparation.outputs.is_empty() {
-            let opset = arcane_mil::Opset::Ios18;
+            let opset = Opset::Ios18;
             let mut builder = std::mem::replace(&mut preparation.builder, Builder::new(PREPARE, opset));
             let mut ports = std::mem::take(&mut preparation.ports);
             let inputs: Vec<usize> = ports.iter().map(|p| p.buffer).collect();

@@ -1,4 +1,4 @@
-use arcane_compile::{BufferKind, Plan, PlanError, PlanOptions, Precision, TrainingProgram, plan};
+use arcane_compile::{BufferKind, Plan, PlanError, PlanOptions, Precision, TrainingProgram, Work, plan};
 use arcane_mil::{AdamW, Builder, Function, Opset, Reduce, Role, TensorType, ValueId};
 use arcane_tensor::DType;
 
@@ -108,7 +108,7 @@ fn training(toy: Toy) -> TrainingProgram {
 }
 
 fn planned(toy: Toy, precision: Precision) -> Result<Plan, PlanError> {
-    plan(&training(toy), &PlanOptions { precision })
+    plan(&training(toy), &PlanOptions { precision, chip: None })
 }
 
 /// `name kind type` of each buffer, sorted.
@@ -124,8 +124,8 @@ fn buffers(plan: &Plan) -> Vec<String> {
 
 /// The names of the buffers of a call's ports, by port.
 fn ports<'a>(plan: &'a Plan, call: &str) -> Vec<(&'a str, &'a str)> {
-    let call = plan.call(call).unwrap();
-    call.ports.iter().map(|p| (p.port.as_str(), plan.buffers[p.buffer].name.as_str())).collect()
+    let (_, ports) = plan.call(call).unwrap().runs().next().unwrap();
+    ports.iter().map(|p| (p.port.as_str(), plan.buffers[p.buffer].name.as_str())).collect()
 }
 
 /// The buffers that both precisions have.
@@ -233,7 +233,7 @@ fn a_weight_without_master_is_frozen_in_its_own_type() {
     let product = f.matmul(w, w, false, false).unwrap();
     f.output("product", product);
     toy.forward_backward = f.finish();
-    let plan = plan(&toy, &PlanOptions { precision: Precision::Fp16 }).unwrap();
+    let plan = plan(&toy, &PlanOptions { precision: Precision::Fp16, chip: None }).unwrap();
     let frozen = &plan.buffers[plan.buffer("frozen").unwrap()];
     assert_eq!((frozen.kind, frozen.ty.dtype), (BufferKind::Weight, DType::F16));
     assert_eq!(plan.buffer("copy.frozen"), None);
@@ -247,24 +247,33 @@ fn the_hash_is_stable_and_tells_programs_apart() {
     let others = [hash(TOY, Precision::Fp16), hash(Toy { decay: 0.8, ..TOY }, Precision::Fp32)];
     assert!(!others.contains(&same) && others[0] != others[1]);
     let mut changed = planned(TOY, Precision::Fp32).unwrap();
-    changed.calls[0].ports.swap(0, 1);
+    let Work::Run { ports, .. } = &mut changed.calls[0].steps[0].work else { panic!("it runs a function") };
+    ports.swap(0, 1);
     assert_ne!(changed.hash(), same);
-    let empty =
-        Plan { format_version: 1, program: arcane_mil::Program::default(), buffers: vec![], calls: vec![] };
-    assert_eq!(empty.hash(), 0x0729_5d91_aa94_b524, "FNV-1a of the numbers 1, 0, 0, 0");
+    let empty = Plan {
+        format_version: 2,
+        chip: None,
+        program: arcane_mil::Program::default(),
+        places: vec![],
+        buffers: vec![],
+        calls: vec![],
+        reasons: vec![],
+    };
+    assert_eq!(empty.hash(), 0x7e0e_afa1_d69b_9187, "FNV-1a of the numbers 2, 0, 0, 0, 0");
 }
 
 #[test]
 fn a_printed_plan_names_buffers_and_the_ports_that_are_called_otherwise() {
     let text = planned(TOY, Precision::Fp16).unwrap().to_string();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("plan format 1 hash "));
+    assert!(lines[0].starts_with("plan format 2 hash "));
     for line in [
         "buffer copy.w          copy        tensor<fp16, [3, 4]> of w",
         "buffer gradient.w      accumulator tensor<fp32, [3, 4]> zeroed",
-        "call update of update",
-        "  master.w on w",
-        "  w on copy.w",
+        "call update",
+        "  0 host update",
+        "    master.w on w",
+        "    w on copy.w",
     ] {
         assert!(lines.contains(&line), "{line} is missing in\n{text}");
     }

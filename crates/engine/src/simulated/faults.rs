@@ -52,7 +52,16 @@ pub(super) fn evaluation(function: &str, status: u32) -> EngineError {
 /// The error of a load.
 pub(super) fn load(function: &str, cause: String, remedy: &'static str, recovery: Recovery) -> EngineError {
     let stage = DeviceStage::Load;
-    Box::new(DeviceError { stage, function: function.into(), code: 6, status: Some(0x1), cause, remedy, recovery }).into()
+    Box::new(DeviceError {
+        stage,
+        function: function.into(),
+        code: 6,
+        status: Some(0x1),
+        cause,
+        remedy,
+        recovery,
+    })
+    .into()
 }
 
 /// The error of an execution that did not end before its deadline.
@@ -84,7 +93,12 @@ impl Faults {
         let slots = self.slots.unwrap_or(limit).min(limit);
         if loaded >= slots {
             let cause = format!("all {slots} slots for programs are taken");
-            return Some(load(function, cause, "plan fewer programs, or end other processes", Recovery::None));
+            return Some(load(
+                function,
+                cause,
+                "plan fewer programs, or end other processes",
+                Recovery::None,
+            ));
         }
         let cause = || "the program could not be loaded".to_string();
         (self.load == Some(count)).then(|| load(function, cause(), "try again after 100 ms", Recovery::Retry))

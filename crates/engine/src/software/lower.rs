@@ -443,11 +443,15 @@ impl<'a> Lowering<'a> {
         let (step, round) = self.chain_step(&operation.op, &ty);
         let mut operands = Vec::new();
         for v in operation.op.operands() {
-            operands.push(match (number_of(self.function, &self.definitions, v), self.definitions[v.index()]) {
-                (Some(c), _) => ChainOperand::Constant(c),
-                (None, Some(d)) if self.cluster[d] == Some(cluster) => ChainOperand::Internal(position[&d]),
-                (None, _) => ChainOperand::External(self.view(v)),
-            });
+            operands.push(
+                match (number_of(self.function, &self.definitions, v), self.definitions[v.index()]) {
+                    (Some(c), _) => ChainOperand::Constant(c),
+                    (None, Some(d)) if self.cluster[d] == Some(cluster) => {
+                        ChainOperand::Internal(position[&d])
+                    }
+                    (None, _) => ChainOperand::External(self.view(v)),
+                },
+            );
         }
         if let Op::Fill { value, dtype, .. } = &operation.op {
             operands.push(ChainOperand::Constant(arcane_tensor::round_to(*dtype, *value) as f32));

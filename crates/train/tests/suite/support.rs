@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arcane_compile::Precision;
 use arcane_engine::SoftwareEngine;
-use arcane_session::Engines;
 use arcane_models::{LlamaConfig, initialize, preset, save};
+use arcane_session::Engines;
 use arcane_train::clock::Clock;
 use arcane_train::config::Config;
 use arcane_train::run::{Run, Start, Summary};
@@ -118,7 +118,7 @@ impl Clock for Stopped {
 pub(crate) fn environment(threads: usize, precision: Precision) -> Environment {
     Environment {
         engines: Engines::host(Arc::new(SoftwareEngine::new(threads).unwrap())),
-            chip: None,
+        chip: None,
         precision,
         clock: Arc::new(Stopped),
         available_bytes: Some(1 << 30),
