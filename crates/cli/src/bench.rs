@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use arcane_models::{LlamaConfig, preset};
 use arcane_train::batches::Data;
 use arcane_train::config::{
-    Config, DataConfig, DataOrder, IdDtype, ModelConfig, OptimizerConfig, OptimizerName, RunConfig,
-    ScheduleConfig, TrainConfig,
+    Config, DataConfig, DataOrder, IdDtype, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig,
+    TrainConfig,
 };
 use arcane_train::model::{Model, known_preset, read_model_config};
 use arcane_train::tokens::Tokens;
@@ -17,7 +17,7 @@ use arcane_train::trainer::{StepTimes, Trainer};
 use arcane_train::{SetupError, StepError};
 use serde_json::{Value, json};
 
-use crate::device::{Device, DeviceArguments, Dtype};
+use crate::device::{Chosen, Device, DeviceArguments};
 use crate::failure::Failure;
 use crate::system::peak_resident_bytes;
 
@@ -87,7 +87,7 @@ fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     };
     let mut trainer = setup().map_err(|e| Failure::setup(e, &format!("--config {}", arguments.config)))?;
     let timed = time(&mut trainer, arguments.steps).map_err(|e| Failure::Failed(e.into()))?;
-    let result = report(arguments, &model, chosen.device, &timed);
+    let result = report(arguments, &model, &chosen, &timed);
     print(&result)
 }
 
@@ -125,14 +125,7 @@ fn config(arguments: &TrainArguments) -> Config {
             seed: arguments.seed,
             loss_scale: None,
         },
-        optimizer: OptimizerConfig {
-            name: OptimizerName::AdamW,
-            lr: 3e-4,
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.1,
-            clip: 1.0,
-        },
+        optimizer: OptimizerConfig::default(),
         schedule: ScheduleConfig::default(),
         run: RunConfig::default(),
     }
@@ -169,7 +162,7 @@ fn time(trainer: &mut Trainer, steps: u64) -> Result<Timed, StepError> {
     Ok(timed)
 }
 
-fn report(arguments: &TrainArguments, model: &LlamaConfig, device: &str, timed: &Timed) -> Value {
+fn report(arguments: &TrainArguments, model: &LlamaConfig, chosen: &Chosen, timed: &Timed) -> Value {
     let (batch, seq) = (f64::from(arguments.batch), f64::from(arguments.seq));
     let (ms, tokens) = (median(&timed.ms), batch * seq);
     let params = model.parameter_count();
@@ -180,8 +173,8 @@ fn report(arguments: &TrainArguments, model: &LlamaConfig, device: &str, timed: 
         "params": params,
         "batch": arguments.batch,
         "seq": arguments.seq,
-        "device": device,
-        "dtype": if arguments.device.dtype == Some(Dtype::Fp16) { "fp16" } else { "fp32" },
+        "device": chosen.device,
+        "dtype": chosen.environment.precision.name(),
         "ms": ms,
         "tok_s": tokens / ms * 1e3,
         "gflops": flops / ms / 1e6,

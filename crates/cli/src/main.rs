@@ -12,6 +12,7 @@ mod failure;
 mod generate;
 mod interrupt;
 mod model;
+mod plan;
 mod program;
 mod progress;
 mod run;
@@ -44,6 +45,8 @@ enum Command {
     Run(run::Arguments),
     /// Read a MIL program and check it.
     Check(check::Arguments),
+    /// Say what would run where on a chip, and how long it would take.
+    Plan(plan::Arguments),
     /// Write a model in another format.
     Convert(convert::Arguments),
     /// Measure, and print the figures as JSON.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

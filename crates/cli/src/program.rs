@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use arcane_mil::ReadError;
+use arcane_mil::{Function, Program, ReadError};
 
 use crate::failure::Failure;
 
 /// The file that holds the program where a folder is given.
 const PROGRAM_FILE: &str = "model.mil";
+/// The function that is run where a program has several and none is named.
+const MAIN: &str = "main";
 /// Programs keep large arrays in weight files.
 const PROGRAM_BYTES: u64 = 1 << 28;
 
@@ -49,4 +51,22 @@ impl ProgramFile {
     pub(crate) fn refused(&self, error: &ReadError) -> Failure {
         Failure::input(format!("{}:{error}", self.path.display()))
     }
+}
+
+/// The function of a name; without one the only function, or else `main`.
+pub(crate) fn choose<'a>(
+    program: &'a Program,
+    name: Option<&str>,
+    path: &Path,
+) -> Result<&'a Function, Failure> {
+    let found = match (name, program.functions.as_slice()) {
+        (None, [only]) => Some(only),
+        (name, _) => program.function(name.unwrap_or(MAIN)),
+    };
+    found.ok_or_else(|| {
+        let names: Vec<&str> = program.functions.iter().map(Function::name).collect();
+        let missing = name.unwrap_or(MAIN);
+        let names = names.join(", ");
+        Failure::input(format!("{}: no function `{missing}`, expected one of {names}", path.display()))
+    })
 }

@@ -4,16 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use arcane_compile::{Plan, plan_functions};
-use arcane_mil::{BlobFolder, Function, Program, TensorType, read};
+use arcane_mil::{BlobFolder, Function, TensorType, read};
 use arcane_session::{Session, SessionError};
 use arcane_tensor::{Tensor, read_npz, write_npz};
 
 use crate::device::{Chosen, Device, DeviceArguments};
 use crate::failure::Failure;
-use crate::program::ProgramFile;
-
-/// The function of a program that has several, unless another one is named.
-const MAIN: &str = "main";
+use crate::program::{ProgramFile, choose};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -51,19 +48,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     report_non_finite(&outputs);
     let arrays: Vec<(String, &Tensor)> = outputs.iter().map(|(name, t)| (name.clone(), t)).collect();
     write_npz(&arguments.outputs, &arrays).map_err(|e| Failure::Input(e.into()))
-}
-
-fn choose<'a>(program: &'a Program, name: Option<&str>, path: &Path) -> Result<&'a Function, Failure> {
-    let found = match (name, program.functions.as_slice()) {
-        (None, [only]) => Some(only),
-        (name, _) => program.function(name.unwrap_or(MAIN)),
-    };
-    found.ok_or_else(|| {
-        let names: Vec<&str> = program.functions.iter().map(Function::name).collect();
-        let missing = name.unwrap_or(MAIN);
-        let names = names.join(", ");
-        Failure::input(format!("{}: no function `{missing}`, expected one of {names}", path.display()))
-    })
 }
 
 /// An array of the declared type for each parameter, in their order.

@@ -125,7 +125,7 @@ fn after_training(
 }
 
 /// The text of the configuration and what it is called: that of the demo without a file.
-fn read_text(file: Option<&Path>) -> Result<(PathBuf, String), Failure> {
+pub(crate) fn read_text(file: Option<&Path>) -> Result<(PathBuf, String), Failure> {
     let Some(file) = file else { return Ok((DEMO.0.into(), DEMO.1.into())) };
     let wrong = |what: String| Failure::input(format!("{}: {what}", file.display()));
     let read = || {

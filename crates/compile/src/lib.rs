@@ -10,6 +10,7 @@ mod legalise;
 mod partition;
 mod plan;
 mod precision;
+mod predict;
 mod simplify;
 
 pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
@@ -18,4 +19,5 @@ pub use plan::{
     Step, TrainingProgram, Work, plan, plan_functions,
 };
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
+pub use predict::{Prediction, UNCERTAINTY};
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};

@@ -4,7 +4,10 @@ mod cuts;
 mod extract;
 mod stages;
 
+use std::collections::BTreeMap;
+
 use arcane_mil::{Function, Op, Operation, Opset, ValueId};
+use arcane_tensor::DType;
 
 use crate::layout::Placed;
 use crate::plan::Place;
@@ -20,6 +23,8 @@ pub(crate) struct Partitioned {
     pub(crate) prepared: Vec<ValueId>,
     /// Why the engine's programs end where they end.
     pub(crate) cuts: Vec<String>,
+    /// What the host computes, and why it does.
+    pub(crate) hosted: Vec<String>,
 }
 
 /// Cuts a placed function; the engine's programs are of an opset.
@@ -46,7 +51,26 @@ pub(crate) fn partition(placed: &Placed, opset: Opset) -> Partitioned {
         }
         pieces.extend(groups.iter().filter(|g| g.key == key).map(|g| extractor.piece(Place::Host, &g.ops)));
     }
-    Partitioned { pieces, prepared: graph.prepared_values(), cuts }
+    Partitioned { pieces, prepared: graph.prepared_values(), cuts, hosted: hosted(&graph) }
+}
+
+/// How many ops of each kind the host has, by reason.
+fn hosted(graph: &Graph<'_>) -> Vec<String> {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (i, _) in graph.running().filter(|(_, place)| *place == Place::Host) {
+        let operation = &graph.function.operations()[i];
+        let operands = operation.op.operands();
+        let half =
+            operands.iter().chain(&operation.results).all(|v| graph.function.ty(*v).dtype == DType::F16);
+        let why = match (&operation.op, half) {
+            (Op::Cast { .. }, _) => "values cross between fp16 and other types here",
+            (_, false) => "an engine computes fp16 alone",
+            (Op::Transpose { .. }, true) => "elements change their order where they cross",
+            (_, true) => "an engine has no form of it, or the chip refuses it",
+        };
+        *counts.entry((operation.op.name(), why)).or_default() += 1;
+    }
+    counts.into_iter().map(|((op, why), n)| format!("on the host: {n} {op}: {why}")).collect()
 }
 
 /// What an op is for the partition.

@@ -277,6 +277,20 @@ pub struct OptimizerConfig {
     pub clip: f64,
 }
 
+impl Default for OptimizerConfig {
+    /// `AdamW` with a learning rate of 3e-4.
+    fn default() -> Self {
+        Self {
+            name: OptimizerName::AdamW,
+            lr: 3e-4,
+            betas: default_betas(),
+            eps: default_eps(),
+            weight_decay: default_weight_decay(),
+            clip: default_clip(),
+        }
+    }
+}
+
 fn default_betas() -> [f64; 2] {
     [0.9, 0.95]
 }

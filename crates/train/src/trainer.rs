@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcane_chip::Chip;
-use arcane_compile::{PlanOptions, Precision};
+use arcane_compile::{PlanOptions, Precision, Prediction};
 use arcane_models::LlamaConfig;
 use arcane_session::{CallId, Engines, Session, SessionError};
 use arcane_tensor::Tensor;
@@ -73,6 +73,8 @@ pub struct Trainer {
     unit_seed: f64,
     progress: Progress,
     times: StepTimes,
+    /// What an update would take on the chip that it is compiled for.
+    predicted: Option<Prediction>,
 }
 
 struct Calls {
@@ -123,6 +125,7 @@ impl Trainer {
         let (engines, planning) = (&environment.engines, environment.planning());
         let request = Request { engines, model: &model.config, options, planning };
         let plan = request.plan_within(environment.available_bytes)?;
+        let predicted = environment.chip.map(|chip| plan.predict_update(accumulate, chip));
         let session = Session::new(plan, &environment.engines)?;
         model.weights(|name, tensor| Ok(session.set(name, tensor)?))?;
         if config.optimizer.clip > 0.0 {
@@ -156,6 +159,7 @@ impl Trainer {
             unit_seed: 1.0 / (batch as f64 * accumulate as f64 * seq as f64).log2().ceil().exp2(),
             progress: Progress::default(),
             times: StepTimes::default(),
+            predicted,
         })
     }
 
@@ -243,6 +247,11 @@ impl Trainer {
         self.times
     }
 
+    /// What an update would take on the chip that it is compiled for, modelled.
+    pub fn predicted(&self) -> Option<Prediction> {
+        self.predicted
+    }
+
     /// Does one update. Nothing is allocated here but for a shuffle where a pass over the data ends.
     ///
     /// # Errors
@@ -262,6 +271,8 @@ impl Trainer {
             lr,
             grad_norm: f64::NAN,
             loss_scale: scale,
+            predicted_ms: self.predicted.map(|p| p.total_ms),
+            predicted_mj: self.predicted.map(|p| p.energy_mj),
             ..Metrics::default()
         };
         let exhausted = self.loss_scale.is_exhausted();

@@ -166,7 +166,7 @@ impl Scheduler {
         };
         self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
         let parts = partition(&compiled.placed, opset(chip));
-        self.reasons.extend(parts.cuts.iter().map(|c| format!("{name}: {c}")));
+        self.reasons.extend(parts.cuts.iter().chain(&parts.hosted).map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
         let mut call = CallBuilder::new(function, &ports, &parts.pieces);
         for &v in &parts.prepared {
