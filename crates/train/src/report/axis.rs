@@ -96,7 +96,7 @@ pub(super) fn number(value: f64) -> String {
         let text = if text.contains('.') { text.trim_end_matches('0') } else { text };
         text.trim_end_matches('.').to_string()
     };
-    if !(1e-3..1e7).contains(&size) {
+    if !(1e-3..1e6).contains(&size) {
         let text = format!("{value:.3e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         return format!("{}e{exponent}", trim(digits));
@@ -196,7 +196,7 @@ mod tests {
             (-0.25, "-0.25"),
             (1234.6, "1235"),
             (123_456.7, "123,457"),
-            (1e9, "1e9"),
+            (1_500_000.0, "1.5e6"),
             (f64::NAN, "NaN"),
             (0.0, "0"),
         ];

@@ -3,12 +3,12 @@
 
 use crate::history::Series;
 
-use super::axis::{Axis, labels, number};
+use super::axis::{Axis, grouped, labels, number};
 use super::page::escape;
 
 /// Width and height, and the plot inside: left, top, right, bottom.
 const SIZE: [f64; 2] = [640.0, 260.0];
-const PLOT: [f64; 4] = [56.0, 14.0, 628.0, 230.0];
+const PLOT: [f64; 4] = [56.0, 14.0, 608.0, 230.0];
 /// Up to as many points are drawn one by one.
 const POINTS: usize = 400;
 /// The part of the buckets to either side over which a curve is smoothed.
@@ -104,7 +104,7 @@ impl Frame {
             format!(
                 "<path class=\"grid\" d=\"M{x:.1} {bottom}v5\"/><text x=\"{x:.1}\" y=\"{:.1}\" class=\"below\">{}</text>\n",
                 bottom + 19.0,
-                number(step)
+                grouped(step as i64)
             )
         });
         let axis = format!("<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>\n");

@@ -179,7 +179,7 @@ fn charts(config: &Config, history: &History) -> Vec<String> {
         Some(Chart {
             rule: (clip > 0.0).then(|| (clip, format!("clipped to {}", number(clip)))),
             marks: marks(Quantity::GradNorm),
-            ..chart("Norm of the gradients, before clipping", &history.grad_norm)
+            ..chart("Gradient norm before clipping", &history.grad_norm)
         }),
         Some(Chart { curves: as_it_is(&history.lr), ..chart("Learning rate", &history.lr) }),
         Some(chart("Tokens a second", &history.speed)),

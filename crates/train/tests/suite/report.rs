@@ -51,7 +51,7 @@ fn a_report_shows_every_update_and_evaluation_of_a_run() {
     for (title, class) in [
         ("Loss, nats a token", "raw"),
         ("Loss, nats a token", "mean"),
-        ("Norm of the gradients, before clipping", "raw"),
+        ("Gradient norm before clipping", "raw"),
         ("Learning rate", "line"),
     ] {
         assert_eq!(places(&html, title, class), 6, "{title} {class}");
