@@ -213,15 +213,21 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
         return writeln!(out, "{value}");
     }
     let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
-    let valid = match (summary.valid_bits_per_byte, summary.valid_loss) {
-        (Some(bits), _) => format!(", valid {bits:.3} bits/byte"),
-        (None, Some(loss)) => format!(", valid loss {loss:.4}"),
-        (None, None) => String::new(),
-    };
+    let valid = summary.valid_loss.map(|loss| valid_text(loss, summary.valid_bits_per_byte));
+    let valid = valid.map_or(String::new(), |text| format!(", {text}"));
     let best = match best {
         Some((path, _)) if *path == summary.checkpoint => ", the best".into(),
-        Some((path, best)) => format!(", best {} (valid loss {:.4})", path.display(), best.loss),
+        Some((path, best)) => {
+            format!(", best {} ({})", path.display(), valid_text(best.loss, best.bits_per_byte))
+        }
         None => String::new(),
     };
     writeln!(out, "{updates} updates{loss}{valid}, checkpoint {}{best}", summary.checkpoint.display())
+}
+
+fn valid_text(loss: f64, bits_per_byte: Option<f64>) -> String {
+    match bits_per_byte {
+        Some(bits) => format!("valid {bits:.3} bits/byte"),
+        None => format!("valid loss {loss:.4}"),
+    }
 }

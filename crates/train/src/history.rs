@@ -89,7 +89,7 @@ impl<'a> FromIterator<&'a Metrics> for History {
     }
 }
 
-/// A quantity over the updates of a run, in at most [`BUCKETS`] buckets of equally many values. When they are full, each two
+/// A quantity over the updates of a run, in at most 1024 buckets of equally many values. When they are full, each two
 /// become one, so a series is the same however it has grown.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {

@@ -136,6 +136,19 @@ fn a_run_that_diverges_exits_with_1_and_keeps_its_checkpoint() {
     assert!(place.path("runs/small/checkpoints/step-000001/state.json").exists());
 }
 
+#[test]
+fn alarms_are_warnings_that_do_not_repeat_themselves() {
+    let place = Place::new();
+    let set = ["--set", "train.loss_scale=1e30", "--dtype", "fp16"];
+    let output = place.arcane(&[&["train", "small.toml", "--device", "cpu"][..], &set].concat());
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let [warning] = warnings[..] else { panic!("{stderr}") };
+    assert!(warning.starts_with("warning: step 1: a gradient is not finite at loss scale "), "{warning}");
+    assert_eq!(report_lines(&stderr), ["report runs/small/report.html, 4 alarms"], "{stderr}");
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_finishes_the_step_writes_a_checkpoint_and_exits_with_130() {
