@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use arcane_train::config::Config;
+use arcane_train::report::record_sample;
 use arcane_train::run::{Run, Start, Summary};
-use arcane_train::run_folder::RunFolderError;
+use arcane_train::run_folder::{RunFolder, RunFolderError};
+use arcane_train::samples::Sample;
 use arcane_train::tokenizer::TOKENIZER_FILE;
 use arcane_train::trainer::Environment;
 use serde_json::json;
@@ -81,7 +83,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let interrupted = on_interrupt("stopping after this update")?;
     let mut progress = Progress::new(config.train.steps, trainer.updates(), trainer.tokens());
     let stop = || interrupted.load(Ordering::Relaxed);
-    let summary = run.train(&stop, &mut |event| progress.show(event))?;
+    let result = run.train(&stop, &mut |event| progress.show(event));
+    say_report(&progress, &shown, run.history().alarm_count);
+    let summary = result?;
     print_summary(arguments, &folder, &run, &summary).map_err(|e| Failure::Failed(e.into()))?;
     if summary.stopped {
         return Err(Failure::Interrupted);
@@ -89,15 +93,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         return Ok(());
     }
+    let updates = run.trainer().updates();
     // The trainer's memory is free for the sample.
     drop(run);
-    after_training(&config, &shown, &summary, &chosen.environment)
+    after_training(&config, &shown, updates, &summary, &chosen.environment)
 }
 
-/// What follows a run over text that has come to its end: a sample on stdout, and on stderr what to try next.
+/// Says where the report is, if the run came as far as that.
+fn say_report(progress: &Progress, run: &Path, alarms: u64) {
+    let report = RunFolder::at(run).report_path();
+    if !report.exists() {
+        return;
+    }
+    let alarms = match alarms {
+        0 => String::new(),
+        1 => ", 1 alarm".into(),
+        n => format!(", {n} alarms"),
+    };
+    progress.say(&format!("report {}{alarms}", report.display()));
+}
+
+/// What follows a run over text that has come to its end after so many updates: a sample on stdout and in the report, and on
+/// stderr what to try next.
 fn after_training(
     config: &Config,
     folder: &Path,
+    updates: u64,
     summary: &Summary,
     environment: &Environment,
 ) -> Result<(), Failure> {
@@ -115,6 +136,8 @@ fn after_training(
     };
     writeln!(std::io::stdout(), "\na sample:\n{SAMPLE_PROMPT}{text}\n")
         .map_err(|e| Failure::Failed(e.into()))?;
+    let sample = Sample { step: updates, prompt: SAMPLE_PROMPT.into(), text };
+    record_sample(folder, sample).map_err(|e| Failure::Failed(e.into()))?;
     let (folder, data) = (folder.display(), config.data.valid.as_ref().unwrap_or(&config.data.train));
     let _ = writeln!(
         std::io::stderr(),
@@ -169,6 +192,7 @@ fn demo_folder(resume: bool) -> PathBuf {
 fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summary) -> std::io::Result<()> {
     let trainer = run.trainer();
     let (updates, loss) = (trainer.updates(), summary.last.map(|m| m.loss));
+    let best = summary.best.as_ref();
     let mut out = std::io::stdout();
     if arguments.json {
         let value = json!({
@@ -181,14 +205,29 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
             "tokens": trainer.tokens(),
             "skipped": trainer.skipped(),
             "stopped": summary.stopped,
+            "best_checkpoint": best.map(|(path, _)| path),
+            "best_valid_loss": best.map(|(_, evaluation)| evaluation.loss),
+            "report": RunFolder::at(folder).report_path(),
+            "alarms": run.history().alarm_count,
         });
         return writeln!(out, "{value}");
     }
     let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
-    let valid = match (summary.valid_bits_per_byte, summary.valid_loss) {
-        (Some(bits), _) => format!(", valid {bits:.3} bits/byte"),
-        (None, Some(loss)) => format!(", valid loss {loss:.4}"),
-        (None, None) => String::new(),
+    let valid = summary.valid_loss.map(|loss| valid_text(loss, summary.valid_bits_per_byte));
+    let valid = valid.map_or(String::new(), |text| format!(", {text}"));
+    let best = match best {
+        Some((path, _)) if *path == summary.checkpoint => ", the best".into(),
+        Some((path, best)) => {
+            format!(", best {} ({})", path.display(), valid_text(best.loss, best.bits_per_byte))
+        }
+        None => String::new(),
     };
-    writeln!(out, "{updates} updates{loss}{valid}, checkpoint {}", summary.checkpoint.display())
+    writeln!(out, "{updates} updates{loss}{valid}, checkpoint {}{best}", summary.checkpoint.display())
+}
+
+fn valid_text(loss: f64, bits_per_byte: Option<f64>) -> String {
+    match bits_per_byte {
+        Some(bits) => format!("valid {bits:.3} bits/byte"),
+        None => format!("valid loss {loss:.4}"),
+    }
 }

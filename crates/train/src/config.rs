@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::alarm::DEFAULT_THRESHOLD;
 use crate::documents::BUILTIN_PREFIX;
 
 use document::Document;
@@ -340,7 +341,7 @@ pub enum ScheduleName {
 }
 
 /// `[run]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RunConfig {
     /// The run's folder.
@@ -350,8 +351,19 @@ pub struct RunConfig {
     pub save_every: u64,
     /// How many checkpoints are kept; 0 for all.
     pub keep: usize,
+    /// Whether the checkpoint with the lowest validation loss is kept beside those; see [`crate::retention::Retention`].
+    pub keep_best: bool,
     /// Updates between evaluations; 0 for none.
     pub eval_every: u64,
+    /// How many standard deviations above those before a loss or a norm of gradients raises an alarm; 0 for no such alarms.
+    /// See [`crate::alarm`].
+    pub alarm: f64,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { dir: None, save_every: 0, keep: 0, keep_best: true, eval_every: 0, alarm: DEFAULT_THRESHOLD }
+    }
 }
 
 impl Config {
@@ -413,6 +425,7 @@ impl Config {
         let (decay, clip, min_lr) = (optimizer.weight_decay, optimizer.clip, schedule.min_lr);
         check_range(document, "optimizer.weight_decay", decay, decay >= 0.0, non_negative)?;
         check_range(document, "optimizer.clip", clip, clip >= 0.0, non_negative)?;
+        check_range(document, "run.alarm", self.run.alarm, self.run.alarm >= 0.0, non_negative)?;
         let inside = (0.0..=optimizer.lr).contains(&min_lr);
         check_range(document, "schedule.min_lr", min_lr, inside, "a number from 0 to optimizer.lr")
     }

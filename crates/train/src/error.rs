@@ -13,7 +13,9 @@ use crate::config::ConfigError;
 use crate::documents::DocumentsError;
 use crate::metrics::{Metrics, MetricsError};
 use crate::program::ProgramError;
+use crate::report::ReportError;
 use crate::run_folder::RunFolderError;
+use crate::samples::SamplesError;
 use crate::tokenizer::TokenizerError;
 use crate::tokens::TokensError;
 
@@ -94,10 +96,16 @@ pub enum SetupError {
     /// The run's metrics cannot be used.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The run's samples cannot be used.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
+    /// The run's files do not make a report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// The checkpoint to go on from cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The resolved configuration cannot be written.
+    /// The resolved configuration, or what else the run was set up with, cannot be written.
     #[error(transparent)]
     Write(FileError),
     /// The training program cannot be built: a bug.
@@ -130,6 +138,8 @@ impl SetupError {
             | Self::Tokenizer(_)
             | Self::Folder(_)
             | Self::Metrics(_)
+            | Self::Samples(_)
+            | Self::Report(_)
             | Self::Checkpoint(_)
             | Self::Write(_) => true,
             Self::Program(_) | Self::Plan(_) | Self::Session(_) | Self::Engine(_) => false,
@@ -184,4 +194,7 @@ pub enum RunError {
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
 }

@@ -1,7 +1,7 @@
 //! Training: data, optimiser, schedules, loss scale, metrics, checkpoints.
 //!
 //! A [`run::Run`] is a folder with a [`trainer::Trainer`]: the trainer runs the plan of a [`program`] over batches of
-//! [`batches::Data`], update after update, and the run records them and writes checkpoints.
+//! [`batches::Data`], update after update, and the run records them, watches them, writes checkpoints and a report.
 
 pub mod config;
 
@@ -23,10 +23,16 @@ pub mod loss_scale;
 pub mod schedule;
 pub mod trainer;
 
+pub mod alarm;
 pub mod checkpoint;
+pub mod history;
 pub mod metrics;
+pub mod report;
+pub mod retention;
 pub mod run;
 pub mod run_folder;
+pub mod samples;
+pub mod setup;
 
 mod inference;
 

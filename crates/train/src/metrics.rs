@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one object an update.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 use arcane_tensor::{FileError, write_atomically};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::alarm::{Alarm, Outlier, Quantity};
 
 /// What can be wrong with the file of metrics. Every message starts with the path.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +66,97 @@ pub struct Metrics {
     pub predicted_ms: Option<f64>,
     /// On the simulated engine: predicted energy, in millijoules.
     pub predicted_mj: Option<f64>,
+    /// Where the loss is far above those before.
+    pub loss_outlier: Option<Outlier>,
+    /// Where the norm of the gradients is far above those before.
+    pub grad_norm_outlier: Option<Outlier>,
+}
+
+/// A line as it is read.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+    #[serde(default)]
+    loss: Option<f64>,
+    #[serde(default)]
+    lr: f64,
+    #[serde(default)]
+    grad_norm: Option<f64>,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default)]
+    ms: f64,
+    #[serde(default)]
+    loss_scale: f64,
+    #[serde(default)]
+    skipped: bool,
+    #[serde(default)]
+    valid_loss: Option<f64>,
+    #[serde(default)]
+    valid_bits_per_byte: Option<f64>,
+    #[serde(default)]
+    predicted_ms: Option<f64>,
+    #[serde(default)]
+    predicted_mj: Option<f64>,
+    #[serde(default)]
+    nonfinite: BTreeMap<String, String>,
+    #[serde(default)]
+    alarms: Vec<Alarm>,
 }
 
 impl Metrics {
+    /// What is unusual about the update.
+    pub fn alarms(&self) -> impl Iterator<Item = Alarm> + use<> {
+        let outlier = |of, value, outlier: Option<Outlier>| {
+            outlier.map(|outlier| Alarm::Outlier { of, value, outlier })
+        };
+        let not_finite = |of, value: f64| (!value.is_finite()).then_some(Alarm::NotFinite { of, value });
+        let (loss, grad_norm) = (self.loss, self.grad_norm);
+        [
+            not_finite(Quantity::Loss, loss).or(outlier(Quantity::Loss, loss, self.loss_outlier)),
+            self.skipped
+                .then_some(Alarm::Skipped { loss_scale: self.loss_scale })
+                .or(not_finite(Quantity::GradNorm, grad_norm))
+                .or(outlier(Quantity::GradNorm, grad_norm, self.grad_norm_outlier)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Reads a line; the same metrics as those that were written.
+    fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+        let line: Line = serde_json::from_slice(line)?;
+        // What is `null` was not finite.
+        let value = |key: &str, value: Option<f64>| {
+            value.or_else(|| line.nonfinite.get(key).and_then(|text| text.parse().ok()))
+        };
+        let outlier_of = |quantity| {
+            line.alarms.iter().find_map(|alarm| match alarm {
+                Alarm::Outlier { of, outlier, .. } if *of == quantity => Some(*outlier),
+                _ => None,
+            })
+        };
+        Ok(Self {
+            step: line.step,
+            loss: value("loss", line.loss).unwrap_or(f64::NAN),
+            lr: line.lr,
+            grad_norm: value("grad_norm", line.grad_norm).unwrap_or(f64::NAN),
+            tokens: line.tokens,
+            ms: line.ms,
+            loss_scale: line.loss_scale,
+            skipped: line.skipped,
+            valid_loss: value("valid_loss", line.valid_loss),
+            valid_bits_per_byte: value("valid_bits_per_byte", line.valid_bits_per_byte),
+            predicted_ms: line.predicted_ms,
+            predicted_mj: line.predicted_mj,
+            loss_outlier: outlier_of(Quantity::Loss),
+            grad_norm_outlier: outlier_of(Quantity::GradNorm),
+        })
+    }
+
     /// The line, with the newline. Numbers have as many digits as it takes to read the same `f64` back. JSON has no NaN and
-    /// no infinity: they are `null`, and the object `nonfinite` says which (`{"loss":"NaN"}`).
+    /// no infinity: they are `null`, and the object `nonfinite` says which (`{"loss":"NaN"}`). Where there are alarms,
+    /// `alarms` lists them (`[{"kind":"outlier","of":"loss","mean":2.3,"deviations":7.5}]`).
     fn line(&self) -> String {
         let mut line = Map::new();
         let mut nonfinite = Map::new();
@@ -95,6 +184,10 @@ impl Metrics {
         if !nonfinite.is_empty() {
             line.insert("nonfinite".into(), Value::Object(nonfinite));
         }
+        let alarms: Vec<Alarm> = self.alarms().collect();
+        if !alarms.is_empty() {
+            line.insert("alarms".into(), json!(alarms));
+        }
         format!("{}\n", Value::Object(line))
     }
 }
@@ -118,23 +211,23 @@ impl MetricsLog {
     }
 
     /// Goes on after update `last_step`: lines past it and a torn last line are cut first, all at once. A file that does not
-    /// exist is started.
+    /// exist is started. Gives the metrics that are left, too.
     ///
     /// # Errors
     /// [`MetricsError`]; a line that cannot be read and is not the last is an error, nothing is cut then.
-    pub fn resume(path: &Path, last_step: u64) -> Result<Self, MetricsError> {
+    pub fn resume(path: &Path, last_step: u64) -> Result<(Self, Vec<Metrics>), MetricsError> {
         let io = |doing| move |source| MetricsError::Io { path: path.into(), doing, source };
         let old = match fs::read(path) {
             Ok(old) => old,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::create(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Self::create(path)?, Vec::new())),
             Err(e) => return Err(io("read")(e)),
         };
-        let kept = kept_lines(path, &old, last_step)?;
-        if kept != old {
-            write_atomically(path, |w| w.write_all(&kept))?;
+        let Kept { text, metrics } = kept_lines(path, &old, last_step)?;
+        if text != old {
+            write_atomically(path, |w| w.write_all(&text))?;
         }
         let file = File::options().append(true).open(path).map_err(io("open"))?;
-        Ok(Self { path: path.into(), file })
+        Ok((Self { path: path.into(), file }, metrics))
     }
 
     /// Adds a line; it is with the operating system when this returns.
@@ -163,19 +256,31 @@ impl MetricsLog {
     }
 }
 
-fn kept_lines(path: &Path, old: &[u8], last_step: u64) -> Result<Vec<u8>, MetricsError> {
-    #[derive(Deserialize)]
-    struct Line {
-        step: u64,
-    }
-    let mut kept = Vec::with_capacity(old.len());
+/// Reads the metrics of a run; a torn last line is left out, and nothing is changed.
+///
+/// # Errors
+/// [`MetricsError`].
+pub fn read_metrics(path: &Path) -> Result<Vec<Metrics>, MetricsError> {
+    let text =
+        fs::read(path).map_err(|source| MetricsError::Io { path: path.into(), doing: "read", source })?;
+    Ok(kept_lines(path, &text, u64::MAX)?.metrics)
+}
+
+struct Kept {
+    text: Vec<u8>,
+    metrics: Vec<Metrics>,
+}
+
+fn kept_lines(path: &Path, old: &[u8], last_step: u64) -> Result<Kept, MetricsError> {
+    let mut kept = Kept { text: Vec::with_capacity(old.len()), metrics: Vec::new() };
     let mut lines = old.split_inclusive(|&b| b == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        match serde_json::from_slice::<Line>(text) {
-            Ok(Line { step }) if step <= last_step => {
-                kept.extend_from_slice(text);
-                kept.push(b'\n');
+        match Metrics::parse(text) {
+            Ok(metrics) if metrics.step <= last_step => {
+                kept.text.extend_from_slice(text);
+                kept.text.push(b'\n');
+                kept.metrics.push(metrics);
             }
             Ok(_) => {}
             Err(_) if lines.peek().is_none() => {}
@@ -216,7 +321,7 @@ mod tests {
         );
         let sim =
             Metrics { predicted_ms: Some(1.5), predicted_mj: Some(2.0), skipped: true, ..metrics(1) }.line();
-        assert!(sim.ends_with(",\"predicted_ms\":1.5,\"predicted_mj\":2.0,\"skipped\":true}\n"), "{sim}");
+        assert!(sim.ends_with(",\"predicted_ms\":1.5,\"predicted_mj\":2.0,\"skipped\":true,\"alarms\":[{\"kind\":\"skipped\"}]}\n"), "{sim}");
     }
 
     #[test]
@@ -232,6 +337,55 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_read_as_it_was_written() {
+        let outlier = Outlier { mean: 0.1 + 0.7, deviations: 9.0 / 1.1 };
+        let all = Metrics {
+            ms: 1.0 / 3.0,
+            loss_scale: 65536.0,
+            valid_loss: Some(f64::INFINITY),
+            valid_bits_per_byte: Some(1.7),
+            predicted_ms: Some(1.5),
+            predicted_mj: Some(2.5),
+            loss_outlier: Some(outlier),
+            grad_norm_outlier: Some(Outlier { mean: 2.0, ..outlier }),
+            ..metrics(7)
+        };
+        assert_eq!(Metrics::parse(all.line().as_bytes()).unwrap(), all);
+        // Losses of many magnitudes: a digit that is lost changes what is computed from them after a stop.
+        for i in 1..2000 {
+            let loss = (f64::from(i) * 0.37).exp2() / 1e120 * 1.1;
+            let line = Metrics { loss, ..metrics(1) }.line();
+            assert_eq!(Metrics::parse(line.as_bytes()).unwrap().loss, loss);
+        }
+        let lost = Metrics { loss: f64::NEG_INFINITY, grad_norm: f64::NAN, skipped: true, ..metrics(1) };
+        let read = Metrics::parse(lost.line().as_bytes()).unwrap();
+        assert!(read.grad_norm.is_nan());
+        assert_eq!((read.loss, read.skipped, read.loss_outlier), (f64::NEG_INFINITY, true, None));
+    }
+
+    #[test]
+    fn alarms_are_in_the_line() {
+        let alarms = |metrics: Metrics| {
+            let line: Value = serde_json::from_str(&metrics.line()).unwrap();
+            line.get("alarms").cloned()
+        };
+        assert_eq!(alarms(metrics(1)), None);
+        let outlier = Some(Outlier { mean: 2.5, deviations: 7.5 });
+        assert_eq!(
+            alarms(Metrics { loss_outlier: outlier, grad_norm: f64::INFINITY, ..metrics(1) }),
+            Some(json!([
+                {"kind": "outlier", "of": "loss", "mean": 2.5, "deviations": 7.5},
+                {"kind": "not_finite", "of": "grad_norm"},
+            ]))
+        );
+        // A skipped update has no norm; that is one alarm.
+        assert_eq!(
+            alarms(Metrics { skipped: true, grad_norm: f64::NAN, loss: f64::NAN, ..metrics(1) }),
+            Some(json!([{"kind": "not_finite", "of": "loss"}, {"kind": "skipped"}]))
+        );
+    }
+
+    #[test]
     fn resuming_cuts_later_lines_and_a_torn_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
@@ -243,7 +397,8 @@ mod tests {
         text.extend(b"{\"step\":6,\"lo");
         fs::write(&path, &text).unwrap();
 
-        let mut log = MetricsLog::resume(&path, 3).unwrap();
+        let (mut log, before) = MetricsLog::resume(&path, 3).unwrap();
+        assert_eq!(before, [1, 2, 3].map(metrics));
         log.append(&metrics(4)).unwrap();
         log.sync().unwrap();
         let steps: Vec<_> = lines(&path).iter().map(|l| l["step"].as_u64().unwrap()).collect();
@@ -258,7 +413,7 @@ mod tests {
         let text: String = (1..=3).map(|step| metrics(step).line()).collect();
         for n in 0..=text.len() {
             fs::write(&path, &text[..n]).unwrap();
-            MetricsLog::resume(&path, 100).unwrap().append(&metrics(9)).unwrap();
+            MetricsLog::resume(&path, 100).unwrap().0.append(&metrics(9)).unwrap();
             // A line that lacks its newline only is whole.
             let whole = text[..n].matches('}').count();
             let lines = lines(&path);

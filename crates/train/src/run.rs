@@ -4,12 +4,18 @@ use std::path::{Path, PathBuf};
 
 use arcane_tensor::write_atomically;
 
+use crate::alarm::Watch;
 use crate::batches::Data;
 use crate::config::Config;
 use crate::error::{RunError, SetupError, StepError};
+use crate::history::{Evaluation, History};
 use crate::metrics::{Metrics, MetricsLog};
 use crate::model::Model;
-use crate::run_folder::{RunFolder, RunFolderError};
+use crate::report::Report;
+use crate::retention::{Retention, best};
+use crate::run_folder::{Checkpoint, RunFolder, RunFolderError, checkpoints};
+use crate::samples::cut_samples;
+use crate::setup::Setup;
 use crate::trainer::{Environment, Trainer};
 
 /// Whether a run starts or goes on.
@@ -26,10 +32,13 @@ pub struct Run {
     trainer: Trainer,
     folder: RunFolder,
     metrics: MetricsLog,
+    watch: Watch,
+    report: Report,
     steps: u64,
-    save_every: u64,
     eval_every: u64,
-    keep: usize,
+    retention: Retention,
+    /// The best checkpoint that there is.
+    best: Option<Evaluation>,
 }
 
 /// What a run tells while it trains.
@@ -54,6 +63,8 @@ pub struct Summary {
     pub valid_loss: Option<f64>,
     /// The same in bits a byte of text, where the validation data are text.
     pub valid_bits_per_byte: Option<f64>,
+    /// The checkpoint with the lowest validation loss and its evaluation, if one was evaluated.
+    pub best: Option<(PathBuf, Evaluation)>,
 }
 
 impl Run {
@@ -90,20 +101,32 @@ impl Run {
             Some(folder) => folder,
             None => RunFolder::create(path)?,
         };
-        let metrics = match start {
-            Start::New => MetricsLog::create(&folder.metrics_path())?,
+        let (metrics, past) = match start {
+            Start::New => (MetricsLog::create(&folder.metrics_path())?, Vec::new()),
             Start::Resume => MetricsLog::resume(&folder.metrics_path(), trainer.updates())?,
         };
+        cut_samples(&folder.samples_path(), trainer.updates())?;
         write_atomically(&folder.config_path(), |w| w.write_all(resolved.as_bytes()))
             .map_err(SetupError::Write)?;
+        let setup = Setup::new(trainer.model_config(), environment.precision, trainer.data().report());
+        write_atomically(&folder.setup_path(), |w| Ok(serde_json::to_writer_pretty(w, &setup)?))
+            .map_err(SetupError::Write)?;
+        let mut watch = Watch::new(config.run.alarm);
+        for mut metrics in past {
+            watch.check(&mut metrics);
+        }
+        let report = Report::read(path)?;
+        let best = best(&report.history().evaluations, &checkpoints(path)?);
         Ok(Self {
             trainer,
             folder,
             metrics,
+            watch,
+            report,
             steps: config.train.steps,
-            save_every: config.run.save_every,
             eval_every: config.run.eval_every,
-            keep: config.run.keep,
+            retention: Retention::new(&config.run),
+            best,
         })
     }
 
@@ -112,11 +135,17 @@ impl Run {
         &self.trainer
     }
 
+    /// What the run has been through, earlier calls included.
+    pub fn history(&self) -> &History {
+        self.report.history()
+    }
+
     /// Trains up to the configured number of updates, or until `stop` says so between two updates. Each update has its line of
-    /// metrics before the next one begins; a checkpoint is written every `run.save_every` updates and at the end.
+    /// metrics before the next one begins; a checkpoint is written where [`Retention`] calls for one and at the end, the report
+    /// after each of them and each evaluation.
     ///
     /// # Errors
-    /// [`RunError`]; an update that diverges has its line, and no checkpoint is written of it.
+    /// [`RunError`]; an update that diverges has its line and its place in the report, and no checkpoint is written of it.
     pub fn train(
         &mut self,
         stop: &dyn Fn() -> bool,
@@ -132,15 +161,21 @@ impl Run {
             on_event(Event::Update(&metrics));
             valid = metrics.valid_loss.map(|loss| (loss, metrics.valid_bits_per_byte)).or(valid);
             last = Some(metrics);
-            if is_due(self.save_every, metrics.step) && metrics.step < self.steps {
+            if metrics.step == self.steps {
+                break;
+            }
+            if self.retention.calls_for(metrics.step, self.evaluation(), self.best) {
                 on_event(Event::Checkpoint(&self.save()?));
+            } else if metrics.valid_loss.is_some() {
+                self.report.write()?;
             }
         }
         let checkpoint = self.save()?;
         on_event(Event::Checkpoint(&checkpoint));
         let (valid_loss, valid_bits_per_byte) =
             (valid.map(|(loss, _)| loss), valid.and_then(|(_, bits)| bits));
-        Ok(Summary { stopped, checkpoint, last, valid_loss, valid_bits_per_byte })
+        let best = self.best.map(|best| (self.folder.checkpoint(best.step).path, best));
+        Ok(Summary { stopped, checkpoint, last, valid_loss, valid_bits_per_byte, best })
     }
 
     fn update(&mut self) -> Result<Metrics, RunError> {
@@ -148,28 +183,46 @@ impl Run {
             Ok(metrics) => metrics,
             Err(e) => {
                 if let StepError::Diverged { metrics, .. } = &e {
-                    self.metrics.append(metrics)?;
+                    self.record(metrics)?;
+                    self.report.write()?;
                 }
                 return Err(e.into());
             }
         };
-        if is_due(self.eval_every, metrics.step) {
+        self.watch.check(&mut metrics);
+        if self.eval_every > 0 && metrics.step.is_multiple_of(self.eval_every) {
             metrics.valid_loss = self.trainer.evaluate()?;
             metrics.valid_bits_per_byte =
                 metrics.valid_loss.and_then(|loss| self.trainer.data().valid_bits_per_byte(loss));
         }
-        self.metrics.append(&metrics)?;
+        self.record(&metrics)?;
         Ok(metrics)
     }
 
-    fn save(&self) -> Result<PathBuf, RunError> {
+    fn record(&mut self, metrics: &Metrics) -> Result<(), RunError> {
+        self.metrics.append(metrics)?;
+        self.report.push(metrics);
+        Ok(())
+    }
+
+    /// The evaluation of the weights as they are, if they were evaluated.
+    fn evaluation(&self) -> Option<Evaluation> {
+        let step = self.trainer.updates();
+        self.history().evaluations.last().copied().filter(|evaluation| evaluation.step == step)
+    }
+
+    /// Writes a checkpoint, removes those that it supersedes, writes the report.
+    fn save(&mut self) -> Result<PathBuf, RunError> {
         self.metrics.sync()?;
-        let Self { trainer, folder, keep, .. } = self;
-        let saved = folder.save_checkpoint(trainer.updates(), *keep, |path| Ok(trainer.save(path)?))?;
+        let Self { trainer, folder, .. } = self;
+        let step = trainer.updates();
+        let saved = folder.save_checkpoint(step, |path| Ok(trainer.save(path)?))?;
+        let there: Vec<Checkpoint> = checkpoints(folder.path())?;
+        self.best = best(&self.report.history().evaluations, &there);
+        for checkpoint in self.retention.superseded(&there, step, self.best) {
+            folder.remove_checkpoint(checkpoint)?;
+        }
+        self.report.write()?;
         Ok(saved.path)
     }
-}
-
-fn is_due(every: u64, step: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }

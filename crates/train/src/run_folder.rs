@@ -1,4 +1,4 @@
-//! The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/step-000100/`.
+//! The folder of a run: `config.toml`, `setup.json`, `metrics.jsonl`, `samples.jsonl`, `report.html`, `checkpoints/step-000100/`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -52,7 +52,7 @@ pub struct Checkpoint {
 }
 
 /// The folder of a run that is being written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
 }
@@ -82,7 +82,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::NoRun`] if there is none; [`RunFolderError::Io`].
     pub fn resume(path: &Path) -> Result<Self, RunFolderError> {
-        let run = Self { path: path.into() };
+        let run = Self::at(path);
         let checkpoints = run.checkpoints_path();
         if !checkpoints.is_dir() {
             return Err(RunFolderError::NoRun(path.into()));
@@ -93,6 +93,11 @@ impl RunFolder {
             }
         }
         Ok(run)
+    }
+
+    /// The folder of a run, which is there; nothing is looked at or changed.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.into() }
     }
 
     /// The folder.
@@ -110,6 +115,26 @@ impl RunFolder {
         self.path.join("metrics.jsonl")
     }
 
+    /// Where it stands what the run was set up with.
+    pub fn setup_path(&self) -> PathBuf {
+        self.path.join("setup.json")
+    }
+
+    /// Where the samples are.
+    pub fn samples_path(&self) -> PathBuf {
+        self.path.join("samples.jsonl")
+    }
+
+    /// Where the report is.
+    pub fn report_path(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// The checkpoint after `step` updates, whether or not there is one.
+    pub fn checkpoint(&self, step: u64) -> Checkpoint {
+        Checkpoint { step, path: self.checkpoints_path().join(format!("step-{step:06}")) }
+    }
+
     /// The newest complete checkpoint.
     ///
     /// # Errors
@@ -120,19 +145,17 @@ impl RunFolder {
 
     /// Writes the checkpoint after `step` updates so that it is there as a whole or not at all: `fill` writes into a
     /// temporary folder, whose files are synchronised to the disk before it gets its name. `fill` has to write `state.json`.
-    /// Then all but the newest `keep` checkpoints are removed (0 keeps all). A complete checkpoint of this step is left as it
-    /// is, and `fill` is not called.
+    /// A complete checkpoint of this step is left as it is, and `fill` is not called.
     ///
     /// # Errors
-    /// [`RunFolderError`]; earlier checkpoints are untouched unless it was one of them that could not be removed.
+    /// [`RunFolderError`]; other checkpoints are untouched.
     pub fn save_checkpoint(
         &self,
         step: u64,
-        keep: usize,
         fill: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
     ) -> Result<Checkpoint, RunFolderError> {
         let folder = self.checkpoints_path();
-        let checkpoint = Checkpoint { step, path: folder.join(format!("step-{step:06}")) };
+        let checkpoint = self.checkpoint(step);
         let path = &checkpoint.path;
         if path.join(STATE_FILE).is_file() {
             return Ok(checkpoint);
@@ -151,26 +174,19 @@ impl RunFolder {
         // It has moved: there is nothing left to clean up.
         let _ = temporary.keep();
         sync(&folder)?;
-        if keep > 0 {
-            self.prune(step, keep)?;
-        }
         Ok(checkpoint)
     }
 
-    /// Removes all but the newest `keep` checkpoints up to `step`.
-    fn prune(&self, step: u64, keep: usize) -> Result<(), RunFolderError> {
-        let mut old = checkpoints(&self.path)?;
-        old.retain(|c| c.step <= step);
-        old.truncate(old.len().saturating_sub(keep));
-        for checkpoint in old {
-            // Renamed first, lest a half-removed one looks complete.
-            let grave = temporary_folder(&self.checkpoints_path())?;
-            let path = &checkpoint.path;
-            fs::rename(path, grave.path().join("old"))
-                .map_err(io_error(path, "remove the old checkpoint"))?;
-            grave.close().map_err(io_error(path, "remove the old checkpoint"))?;
-        }
-        Ok(())
+    /// Removes a checkpoint so that it is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Io`].
+    pub fn remove_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), RunFolderError> {
+        let path = &checkpoint.path;
+        // Renamed first, lest a half-removed one looks complete.
+        let grave = temporary_folder(&self.checkpoints_path())?;
+        fs::rename(path, grave.path().join("old")).map_err(io_error(path, "remove the old checkpoint"))?;
+        grave.close().map_err(io_error(path, "remove the old checkpoint"))
     }
 
     fn checkpoints_path(&self) -> PathBuf {
@@ -260,8 +276,8 @@ mod tests {
         (folder, run)
     }
 
-    fn save(run: &RunFolder, step: u64, keep: usize) -> Checkpoint {
-        run.save_checkpoint(step, keep, |path| {
+    fn save(run: &RunFolder, step: u64) -> Checkpoint {
+        run.save_checkpoint(step, |path| {
             fs::create_dir(path.join("inner"))?;
             fs::write(path.join("inner").join("model"), b"weights")?;
             Ok(fs::write(path.join(STATE_FILE), format!("{step}"))?)
@@ -299,7 +315,7 @@ mod tests {
         let (_folder, run) = new_run();
         assert_eq!(run.latest().unwrap(), None);
         for step in [100, 1_000_000, 999_999] {
-            save(&run, step, 0);
+            save(&run, step);
         }
         let latest = run.latest().unwrap().unwrap();
         assert_eq!(
@@ -313,14 +329,14 @@ mod tests {
     #[test]
     fn a_failed_checkpoint_leaves_nothing() {
         let (_folder, run) = new_run();
-        let failed = run.save_checkpoint(5, 1, |path| {
+        let failed = run.save_checkpoint(5, |path| {
             fs::write(path.join(STATE_FILE), "half")?;
             Err("disk full".into())
         });
         assert!(
             failed.unwrap_err().to_string().contains("step-000005: cannot write the checkpoint: disk full")
         );
-        let stateless = run.save_checkpoint(5, 1, |path| Ok(fs::write(path.join("model"), "")?));
+        let stateless = run.save_checkpoint(5, |path| Ok(fs::write(path.join("model"), "")?));
         assert!(matches!(stateless, Err(RunFolderError::NoState(_))));
         assert_eq!(names(&run), [""; 0]);
     }
@@ -328,7 +344,7 @@ mod tests {
     #[test]
     fn leftovers_are_no_checkpoints_and_go_when_the_run_resumes() {
         let (_folder, run) = new_run();
-        save(&run, 1, 0);
+        save(&run, 1);
         let checkpoints = run.checkpoints_path();
         let leftover = checkpoints.join(format!("{TEMPORARY}x"));
         fs::create_dir(&leftover).unwrap();
@@ -338,26 +354,25 @@ mod tests {
         assert_eq!(run.latest().unwrap().unwrap().step, 1);
         let run = RunFolder::resume(run.path()).unwrap();
         assert_eq!(names(&run), ["step-000001", "step-000009", "step-x"]);
-        save(&run, 9, 0);
+        save(&run, 9);
         assert_eq!(run.latest().unwrap().unwrap().step, 9);
     }
 
     #[test]
-    fn only_the_newest_are_kept() {
+    fn a_removed_checkpoint_leaves_nothing() {
         let (_folder, run) = new_run();
-        for step in 1..=5 {
-            save(&run, step, 2);
-        }
-        assert_eq!(names(&run), ["step-000004", "step-000005"]);
-        save(&run, 6, 0);
-        assert_eq!(names(&run).len(), 3);
+        let [first, second] = [1, 2].map(|step| save(&run, step));
+        run.remove_checkpoint(&first).unwrap();
+        assert_eq!(names(&run), ["step-000002"]);
+        assert_eq!(checkpoints(run.path()).unwrap(), [second]);
+        assert!(run.remove_checkpoint(&first).is_err());
     }
 
     #[test]
     fn a_complete_checkpoint_is_not_written_again() {
         let (_folder, run) = new_run();
-        let first = save(&run, 3, 0);
-        let again = run.save_checkpoint(3, 0, |_| Err("not called".into())).unwrap();
+        let first = save(&run, 3);
+        let again = run.save_checkpoint(3, |_| Err("not called".into())).unwrap();
         assert_eq!(again, first);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, DataOrder, ModelSource};
 use crate::documents::Dropped;
@@ -17,7 +18,7 @@ use crate::tokens::{Tokens, TokensError};
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What became of the data of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DataReport {
     /// What is trained on.
     pub train: PartReport,
@@ -30,7 +31,7 @@ pub struct DataReport {
 }
 
 /// What became of a part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PartReport {
     /// Documents, where it is text.
     pub documents: Option<usize>,

@@ -44,6 +44,9 @@ fn the_demo_runs_from_anywhere_and_more_than_once() {
         serde_json::from_str(&fs::read_to_string(checkpoint.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["vocab_size"], &config["eos_token_id"]), (&1024.into(), &0.into()));
     assert!(checkpoint.join("tokenizer.json").exists());
+    let report = fs::read_to_string(place.path("runs/demo/report.html")).unwrap();
+    assert!(report.contains("<p>after update 1</p>\n<pre><b>It was</b>"), "{report}");
+    assert!(report.contains("<td>1024 tokens, made from the training text</td>"), "{report}");
 
     // The next one is another run with the same bytes; a run that is named is not overwritten.
     place.succeed(&SHORT);

@@ -20,10 +20,20 @@ impl Moments {
 }
 
 fn arguments(run: &str) -> Vec<&str> {
-    let data = "data.order=shuffle";
     let mut all = vec!["train", "small.toml", "--run", run, "--device", "cpu", "--steps", STEPS];
-    all.extend(["--set", "run.save_every=1", "--set", "run.keep=2", "--set", data]);
+    for key in ["run.save_every=1", "run.keep=2", "run.eval_every=2", "data.valid_fraction=0.1"] {
+        all.extend(["--set", key]);
+    }
+    all.extend(["--set", "data.order=shuffle"]);
     all
+}
+
+/// The checkpoints that there are.
+fn kept(run: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.display().to_string()).collect();
+    names.sort();
+    names
 }
 
 /// The files of the last checkpoint.
@@ -44,6 +54,7 @@ fn kill_and_resume(kills: usize) {
     place.succeed(&arguments("straight"));
     let whole = start.elapsed();
     let expected = last(&place.path("straight"));
+    let expected_kept = kept(&place.path("straight"));
     let steps = |run: &str| place.metrics(run).iter().map(|m| m["step"].clone()).collect::<Vec<_>>();
     let (mut moments, mut killed, mut runs) = (Moments(7), 0, 0);
     while killed < kills {
@@ -67,6 +78,7 @@ fn kill_and_resume(kills: usize) {
             killed += 1;
         }
         assert_eq!(last(&place.path(&run)), expected, "{run}");
+        assert_eq!(kept(&place.path(&run)), expected_kept, "{run}");
         assert_eq!(steps(&run), steps("straight"), "{run}");
         std::fs::remove_dir_all(place.path(&run)).unwrap();
     }

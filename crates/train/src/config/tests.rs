@@ -40,7 +40,8 @@ fn defaults_are_those_of_the_manual() {
     let OptimizerConfig { betas, eps, weight_decay, clip, .. } = config.optimizer;
     assert_eq!((betas, eps, weight_decay, clip), ([0.9, 0.95], 1e-8, 0.1, 1.0));
     assert_eq!(config.schedule, ScheduleConfig { name: ScheduleName::Constant, warmup: 0, min_lr: 0.0 });
-    assert_eq!(config.run, RunConfig::default());
+    let RunConfig { save_every, keep, keep_best, eval_every, alarm, .. } = config.run;
+    assert_eq!((save_every, keep, keep_best, eval_every, alarm), (0, 0, true, 0, 7.0));
 }
 
 #[test]
@@ -165,6 +166,9 @@ fn values_out_of_range_name_their_key() {
         ("schedule.name=linear", "schedule.name"),
         ("schedule.min_lr=1", "schedule.min_lr"),
         ("run.keep=-1", "run.keep"),
+        ("run.keep_best=1", "run.keep_best"),
+        ("run.alarm=-1", "run.alarm"),
+        ("run.alarm=inf", "run.alarm"),
     ] {
         let text = message(SMALL, &[given]);
         assert!(text.starts_with(&format!("--set {given}: `{key}`: ")), "{text}");

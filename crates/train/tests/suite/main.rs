@@ -1,9 +1,12 @@
 //! Whole runs of tiny models.
 
+mod alarms;
 mod determinism;
 mod evaluation;
 mod generation;
 mod hostile;
 mod overflow;
+mod report;
+mod retention;
 mod support;
 mod text;
