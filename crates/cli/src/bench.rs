@@ -5,11 +5,12 @@ mod kernels;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use arcane_engine::SimulatedEngine;
 use arcane_models::{LlamaConfig, preset};
 use arcane_train::batches::Data;
 use arcane_train::config::{
     Config, DataConfig, DataOrder, IdDtype, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig,
-    TrainConfig,
+    SimConfig, TrainConfig,
 };
 use arcane_train::model::{Model, known_preset, read_model_config};
 use arcane_train::tokens::Tokens;
@@ -128,6 +129,7 @@ fn config(arguments: &TrainArguments) -> Config {
         optimizer: OptimizerConfig::default(),
         schedule: ScheduleConfig::default(),
         run: RunConfig::default(),
+        sim: SimConfig::default(),
     }
 }
 
@@ -181,10 +183,29 @@ fn report(arguments: &TrainArguments, model: &LlamaConfig, chosen: &Chosen, time
         "peak_rss_bytes": peak_resident_bytes(),
         "loss": timed.loss,
     });
+    if let Some(simulated) = &chosen.simulated {
+        result["simulated"] = counters(simulated);
+    }
     if arguments.profile {
         result["profile"] = profile(timed);
     }
     result
+}
+
+/// What the simulated engine has done, all updates together.
+fn counters(engine: &SimulatedEngine) -> Value {
+    let c = engine.counters();
+    json!({
+        "chip": engine.chip().name,
+        "compiles": c.compiles,
+        "loads": c.loads,
+        "most_loaded": c.most_loaded,
+        "dispatches": c.dispatches,
+        "bytes_read": c.bytes_read,
+        "bytes_written": c.bytes_written,
+        "busy_ms_modelled": c.busy_ns * 1e-6,
+        "energy_mj_modelled": c.energy_mj,
+    })
 }
 
 /// The median time of each part of an update.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arcane_chip::Chip;
 use arcane_compile::Precision;
-use arcane_engine::{Engine, EngineError, SimulatedEngine, SoftwareEngine};
+use arcane_engine::{Engine, EngineError, Faults, SimulatedEngine, SoftwareEngine};
 use arcane_session::Engines;
 use arcane_train::trainer::Environment;
 use clap::{Args, ValueEnum};
@@ -68,6 +68,11 @@ pub(crate) struct Chosen {
 impl DeviceArguments {
     /// Starts the engines that are asked for, or else the default ones.
     pub(crate) fn choose(&self, default: Device) -> Result<Chosen, Failure> {
+        self.choose_with(default, Faults::default())
+    }
+
+    /// The same; a simulated engine fails as `faults` says.
+    pub(crate) fn choose_with(&self, default: Device, faults: Faults) -> Result<Chosen, Failure> {
         let device = match self.device.unwrap_or(default) {
             Device::Ane => {
                 return Err(Failure::input(
@@ -87,7 +92,9 @@ impl DeviceArguments {
         let failed = |e: EngineError| Failure::Failed(e.into());
         let host: Arc<dyn Engine> = Arc::new(SoftwareEngine::new(threads).map_err(failed)?);
         let simulated = match device {
-            Device::Sim => Some(Arc::new(SimulatedEngine::new(chip, threads).map_err(failed)?)),
+            Device::Sim => {
+                Some(Arc::new(SimulatedEngine::with_faults(chip, threads, faults).map_err(failed)?))
+            }
             _ => None,
         };
         let on_chip = simulated.is_some();

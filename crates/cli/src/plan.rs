@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use arcane_chip::Chip;
@@ -12,6 +12,7 @@ use arcane_compile::{
 };
 use arcane_mil::{BlobFolder, Function, Op, read};
 use arcane_models::LlamaConfig;
+use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
 use arcane_train::model::{Model, known_preset, read_model_config};
 use arcane_train::program::{ProgramOptions, training_program};
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// Price a program exactly as it is written.
     #[arg(long)]
     as_is: bool,
+    /// Write the plan into this new folder: plan.json, and the text and weights of each program.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Say why each thing is where it is.
     #[arg(long)]
     explain: bool,
@@ -72,12 +76,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(training) => planned_training(&training, chip).map_err(|e| Failure::Failed(e.context(name)))?,
         None => planned_program(arguments, chip)?,
     };
+    if let Some(folder) = &arguments.out {
+        write_plan(&planned.plan, folder)?;
+    }
     let text = if arguments.json {
         format!("{}\n", to_json(&planned, chip))
     } else {
         to_text(&planned, chip, arguments.explain)
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::Failed(e.into()))
+}
+
+/// Writes a plan as files into a folder that does not exist yet.
+fn write_plan(plan: &Plan, folder: &Path) -> Result<(), Failure> {
+    let wrong = |what: String| Failure::input(format!("--out {}: {what}", folder.display()));
+    if folder.symlink_metadata().is_ok() {
+        return Err(wrong("it exists, a new folder was expected".into()));
+    }
+    let files = plan.to_files().map_err(|e| Failure::Failed(e.into()))?;
+    // `plan.json` comes last: a folder without it is no plan.
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir(folder)?;
+        for (path, bytes) in files.iter().rev() {
+            let path = folder.join(path);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            write_atomically(&path, |w| w.write_all(bytes)).map_err(std::io::Error::other)?;
+        }
+        Ok(())
+    };
+    write().map_err(|e| {
+        // Nothing half-written stays; that it cannot be removed either adds nothing to the error.
+        let _ = std::fs::remove_dir_all(folder);
+        wrong(e.to_string())
+    })
 }
 
 /// A model and how it is trained.

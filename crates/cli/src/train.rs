@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use arcane_compile::UNCERTAINTY;
 use arcane_train::config::Config;
 use arcane_train::report::record_sample;
 use arcane_train::run::{Run, Start, Summary};
@@ -70,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if start == Start::New && folder.symlink_metadata().is_ok() {
         return Err(Failure::Input(RunFolderError::Exists(folder).into()));
     }
-    let chosen = arguments.device.choose(Device::Auto)?;
+    let chosen = arguments.device.choose_with(Device::Auto, config.sim.faults())?;
     let mut run = Run::open(&config, &folder, start, &chosen.environment)
         .map_err(|error| Failure::setup(error, &name.display().to_string()))?;
     let trainer = run.trainer();
@@ -209,8 +210,24 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
             "best_valid_loss": best.map(|(_, evaluation)| evaluation.loss),
             "report": RunFolder::at(folder).report_path(),
             "alarms": run.history().alarm_count,
+            "modelled": trainer.predicted().map(|p| json!({
+                "chip": arguments.device.chip,
+                "predicted_ms": p.total_ms,
+                "predicted_mj": p.energy_mj,
+                "uncertainty": UNCERTAINTY,
+            })),
         });
         return writeln!(out, "{value}");
+    }
+    if let Some(p) = trainer.predicted() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "modelled, not measured: {:.2} ms and {:.1} mJ an update on {} (± {:.0} %)",
+            p.total_ms,
+            p.energy_mj,
+            arguments.device.chip,
+            UNCERTAINTY * 100.0
+        );
     }
     let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
     let valid = summary.valid_loss.map(|loss| valid_text(loss, summary.valid_bits_per_byte));

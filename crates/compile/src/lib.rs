@@ -15,8 +15,8 @@ mod simplify;
 
 pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
 pub use plan::{
-    BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanOptions, PortBinding,
-    Step, TrainingProgram, Work, plan, plan_functions,
+    BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanFilesError,
+    PlanOptions, PortBinding, Step, TrainingProgram, Work, plan, plan_functions,
 };
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
 pub use predict::{Prediction, UNCERTAINTY};

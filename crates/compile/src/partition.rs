@@ -27,23 +27,32 @@ pub(crate) struct Partitioned {
     pub(crate) hosted: Vec<String>,
 }
 
-/// Cuts a placed function; the engine's programs are of an opset.
+/// What the engine's programs have to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The opset that they are written in.
+    pub(crate) opset: Opset,
+    /// How many inputs and outputs one may have.
+    pub(crate) max_ports: usize,
+}
+
+/// Cuts a placed function.
 ///
 /// Ops that can run without a change of place in between form a stage. A stage of the engine is cut where its ops repeat, at
 /// the boundary that the fewest bytes cross: then the repetitions, the layers of a model, can share a program. The host's
 /// ops are grouped by the last program of the engine that they wait for, so that they run beside the next one.
-pub(crate) fn partition(placed: &Placed, opset: Opset) -> Partitioned {
+pub(crate) fn partition(placed: &Placed, limits: Limits) -> Partitioned {
     let graph = Graph::new(placed);
     let stages = stages::stages(&graph);
     let mut chunks: Vec<Vec<usize>> = Vec::new();
     let mut cuts = Vec::new();
     for ops in stages.engine() {
-        let found = cuts::chunks(&graph, &ops);
+        let found = cuts::chunks(&graph, &ops, limits.max_ports);
         cuts.push(found.why);
         chunks.extend(found.chunks);
     }
     let groups = stages.host_groups(&graph, &chunks);
-    let extractor = extract::Extractor::new(&graph, &chunks, &groups, opset);
+    let extractor = extract::Extractor::new(&graph, &chunks, &groups, limits.opset);
     let mut pieces = Vec::new();
     for key in 0..=chunks.len() {
         if let Some(chunk) = key.checked_sub(1) {

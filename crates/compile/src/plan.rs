@@ -1,6 +1,7 @@
 //! What a session runs, as plain data.
 
 mod build;
+mod files;
 mod schedule;
 
 use std::fmt::{Display, Formatter, Result as Formatted};
@@ -8,6 +9,7 @@ use std::fmt::{Display, Formatter, Result as Formatted};
 use arcane_mil::{Function, Program, TensorType};
 
 pub use build::{PlanError, PlanOptions, TrainingProgram, plan, plan_functions};
+pub use files::PlanFilesError;
 
 use crate::canonical;
 

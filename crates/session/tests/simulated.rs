@@ -208,3 +208,28 @@ fn weights_that_change_reach_the_engine() {
     session.set(gain, &ones).unwrap();
     assert_eq!(run(&session), before);
 }
+
+#[test]
+fn a_plan_comes_back_from_its_files() {
+    let plan = planned(Some("m4"));
+    let files = plan.to_files().unwrap();
+    let read = Plan::from_files(&files).unwrap();
+    assert_eq!((&read.buffers, &read.calls, &read.places), (&plan.buffers, &plan.calls, &plan.places));
+    for (path, bytes) in &read.to_files().unwrap() {
+        // The index has a hash of everything, paths of values among it, which text shortens.
+        assert!(path.ends_with("plan.json") || bytes == &files[path], "{}", path.display());
+    }
+    let results = |plan: Plan| {
+        let (_, engines) = simulated("m4", Faults::default());
+        let session = Session::new(plan, &engines).unwrap();
+        set(&session);
+        run(&session)
+    };
+    assert_eq!(results(read), results(plan));
+    let mut damaged = files.clone();
+    let text = files.keys().find(|path| path.ends_with("model.mil")).unwrap();
+    damaged.remove(text);
+    assert!(Plan::from_files(&damaged).unwrap_err().to_string().contains("no such file"));
+    damaged.insert("plan.json".into(), b"{}".to_vec());
+    assert!(Plan::from_files(&damaged).unwrap_err().to_string().contains("format_version"));
+}

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::alarm::DEFAULT_THRESHOLD;
+use arcane_engine::Faults;
+
 use crate::documents::BUILTIN_PREFIX;
 
 use document::Document;
@@ -84,6 +86,53 @@ pub struct Config {
     /// What is written, and where.
     #[serde(default)]
     pub run: RunConfig,
+    /// How the simulated engine is to fail.
+    #[serde(default, skip_serializing_if = "SimConfig::is_empty")]
+    pub sim: SimConfig,
+}
+
+/// `[sim]`: errors that the simulated engine makes on purpose, to see what a run does then. Numbers count from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct SimConfig {
+    /// This compilation fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_compile: Option<u64>,
+    /// This load fails once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_load: Option<u64>,
+    /// This execution fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_evaluate: Option<u64>,
+    /// The status that it fails with; 0x1d by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u32>,
+    /// So many programs can be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u64>,
+    /// This execution never ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hang: Option<u64>,
+}
+
+impl SimConfig {
+    /// A surface that does not fit.
+    const STATUS: u32 = 0x1d;
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What a simulated engine is told.
+    pub fn faults(&self) -> Faults {
+        Faults {
+            compile: self.fail_compile,
+            load: self.fail_load,
+            evaluate: self.fail_evaluate.map(|n| (n, self.status.unwrap_or(Self::STATUS))),
+            slots: self.slots,
+            hang: self.hang,
+        }
+    }
 }
 
 /// `[model]`: exactly one of the keys.

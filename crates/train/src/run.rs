@@ -145,7 +145,8 @@ impl Run {
     /// after each of them and each evaluation.
     ///
     /// # Errors
-    /// [`RunError`]; an update that diverges has its line and its place in the report, and no checkpoint is written of it.
+    /// [`RunError`]; an update that diverges has its line and its place in the report, and no checkpoint is written of it. If
+    /// an engine fails, a checkpoint of the updates so far is written first.
     pub fn train(
         &mut self,
         stop: &dyn Fn() -> bool,
@@ -185,6 +186,9 @@ impl Run {
                 if let StepError::Diverged { metrics, .. } = &e {
                     self.record(metrics)?;
                     self.report.write()?;
+                } else if self.trainer.is_whole() && self.trainer.updates() > 0 {
+                    // What failed is the engine: nothing of the updates before it is lost.
+                    self.save()?;
                 }
                 return Err(e.into());
             }

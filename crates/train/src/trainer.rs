@@ -72,6 +72,8 @@ pub struct Trainer {
     /// The gradient's seed at a loss scale of 1.
     unit_seed: f64,
     progress: Progress,
+    /// Whether weights and moments are those after some number of updates.
+    is_whole: bool,
     times: StepTimes,
     /// What an update would take on the chip that it is compiled for.
     predicted: Option<Prediction>,
@@ -158,6 +160,7 @@ impl Trainer {
             seed: config.train.seed,
             unit_seed: 1.0 / (batch as f64 * accumulate as f64 * seq as f64).log2().ceil().exp2(),
             progress: Progress::default(),
+            is_whole: true,
             times: StepTimes::default(),
             predicted,
         })
@@ -247,6 +250,12 @@ impl Trainer {
         self.times
     }
 
+    /// Whether weights and moments are those after [`Trainer::updates`] updates, so that a checkpoint can be written: they are
+    /// not if an update failed half-way.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// What an update would take on the chip that it is compiled for, modelled.
     pub fn predicted(&self) -> Option<Prediction> {
         self.predicted
@@ -263,7 +272,10 @@ impl Trainer {
         let lr = self.schedule.lr(self.progress.step);
         // Rounded as the program gets it, so that the update takes out just that.
         let seed = f64::from(self.gradient_seed() as f32);
-        let sums = self.forward_backward(seed)?;
+        let before = self.progress;
+        // Weights and moments are as they were, so the data are, too.
+        let sums = self.forward_backward(seed).inspect_err(|_| self.progress = before);
+        let sums = sums?;
         let middle = self.clock.now();
         let mut metrics = Metrics {
             step: self.progress.step + 1,
@@ -278,7 +290,11 @@ impl Trainer {
         let exhausted = self.loss_scale.is_exhausted();
         let verdict = self.loss_scale.update(sums.finite);
         match verdict {
-            Verdict::Apply => metrics.grad_norm = self.update(lr, 1.0 / (sums.weight * seed))?,
+            Verdict::Apply => {
+                self.is_whole = false;
+                metrics.grad_norm = self.update(lr, 1.0 / (sums.weight * seed))?;
+                self.is_whole = true;
+            }
             Verdict::Skip => {
                 metrics.skipped = true;
                 self.progress.skipped += 1;

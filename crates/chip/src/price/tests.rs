@@ -145,6 +145,23 @@ fn the_parts_of_a_host_time_are_its_ops() {
     }
 }
 
+/// A chain of element-wise ops reads what it is made of once and writes its result once.
+#[test]
+fn a_host_fuses_elementwise_ops() {
+    let m4 = chip("m4");
+    let ns = |length: usize| {
+        let mut f = Builder::new("main", Opset::Ios17);
+        let (x, y) = (input(&mut f, "x", &[length, 64]), input(&mut f, "y", &[length, 64]));
+        let sum = f.add(x, y).unwrap();
+        let square = f.square(sum).unwrap();
+        let out = f.mul(square, x).unwrap();
+        f.output("out", out);
+        host_ns(m4, &f.finish())
+    };
+    let arrays = 3.0 * 2.0 * 64.0;
+    assert!((ns(1000) * *m4.rates.host_gb_s / (1000.0 * arrays) - 1.0).abs() < 1e-9);
+}
+
 /// The 3x3 stack of 256 channels on M4 drew 5.85 W in all for 1.14 ms, which is the peak nearly.
 #[test]
 fn energy_grows_with_time_and_use() {

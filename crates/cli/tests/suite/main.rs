@@ -9,5 +9,6 @@ mod generate;
 mod killed;
 mod refused;
 mod run;
+mod simulated;
 mod support;
 mod train;

@@ -44,13 +44,10 @@ fn usage() {
     ] {
         refusal(&place, arguments);
     }
-    for device in ["ane", "sim"] {
-        let line = refusal(&place, &["train", "small.toml", "--device", device]);
-        assert_eq!(
-            line,
-            format!("--device {device}: this build does not have this device, expected cpu or auto")
-        );
-    }
+    let line = refusal(&place, &["train", "small.toml", "--device", "ane"]);
+    assert_eq!(line, "--device ane: this build does not have the Neural Engine, expected sim, cpu or auto");
+    let line = refusal(&place, &["train", "small.toml", "--device", "sim", "--chip", "m9"]);
+    assert!(line.starts_with("--chip: unknown chip `m9`, one of m1, "), "{line}");
 }
 
 #[test]

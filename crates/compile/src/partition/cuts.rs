@@ -14,8 +14,94 @@ pub(super) struct Chunks {
     pub(super) why: String,
 }
 
-/// Cuts a stage where its ops repeat.
-pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize]) -> Chunks {
+/// A result that is this much smaller than what it is made of is computed where that is made.
+const REDUCTION: usize = 8;
+
+/// Cuts a stage where its ops repeat, and programs with more than `max_ports` inputs and outputs once more.
+pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize], max_ports: usize) -> Chunks {
+    let ops = &gathered(graph, ops);
+    let mut found = repetitions(graph, ops);
+    let mut cut = Vec::new();
+    for chunk in std::mem::take(&mut found.chunks) {
+        let pieces = within_ports(graph, chunk, max_ports);
+        if pieces.len() > 1 {
+            found.why.push_str(&format!(", one of them in {} for its inputs and outputs", pieces.len()));
+        }
+        cut.extend(pieces);
+    }
+    Chunks { chunks: cut, ..found }
+}
+
+/// The ops with each reduction, and what only it reads, moved up to behind the last op that it depends on: a check of every
+/// gradient at a function's end is then part of the program that computes the gradient.
+fn gathered(graph: &Graph<'_>, ops: &[usize]) -> Vec<usize> {
+    let bytes = |op: usize, operands: bool| -> usize {
+        let operation = &graph.function.operations()[op];
+        let values = if operands { operation.op.operands() } else { operation.results.clone() };
+        values.iter().map(|v| graph.function.ty(*v).bytes()).sum()
+    };
+    let mut readers: HashMap<usize, usize> = HashMap::new();
+    for (op, _) in graph.running() {
+        graph.reads(op).for_each(|d| *readers.entry(d).or_default() += 1);
+    }
+    let position: HashMap<usize, usize> = ops.iter().enumerate().map(|(p, &op)| (op, p)).collect();
+    let mut place: HashMap<usize, usize> = position.clone();
+    for &op in ops {
+        if bytes(op, false) * REDUCTION > bytes(op, true) {
+            continue;
+        }
+        let (mut chain, mut next) = (Vec::new(), vec![op]);
+        let mut after = 0;
+        while let Some(op) = next.pop() {
+            chain.push(op);
+            for d in graph.reads(op).filter(|d| position.contains_key(d)) {
+                let only_here = readers[&d] == 1 && bytes(d, false) >= bytes(d, true);
+                if only_here { next.push(d) } else { after = after.max(place[&d]) }
+            }
+        }
+        for op in chain {
+            place.insert(op, place[&op].min(after));
+        }
+    }
+    let mut sorted = ops.to_vec();
+    sorted.sort_by_key(|op| (place[op], position[op]));
+    sorted
+}
+
+/// A chunk in as many equal parts as it takes for none to have too many ports.
+fn within_ports(graph: &Graph<'_>, chunk: Vec<usize>, max_ports: usize) -> Vec<Vec<usize>> {
+    if chunk.len() < 2 || ports(graph, &chunk) <= max_ports {
+        return vec![chunk];
+    }
+    let (left, right) = chunk.split_at(chunk.len() / 2);
+    [left, right].into_iter().flat_map(|part| within_ports(graph, part.to_vec(), max_ports)).collect()
+}
+
+/// How many values cross the bounds of a chunk.
+fn ports(graph: &Graph<'_>, chunk: &[usize]) -> usize {
+    let inside: BTreeSet<usize> = chunk.iter().copied().collect();
+    let mut crossing: BTreeSet<arcane_mil::ValueId> = BTreeSet::new();
+    for &op in chunk {
+        let operation = &graph.function.operations()[op];
+        let outside = |v: &arcane_mil::ValueId| {
+            let source = graph.source(*v);
+            source.is_none_or(|d| graph.parts[d] != super::Part::Constant && !inside.contains(&d))
+        };
+        crossing.extend(operation.op.operands().into_iter().filter(outside));
+        crossing.extend(operation.results.iter().filter(|r| graph.is_output[r.index()]));
+    }
+    for (op, _) in graph.running().filter(|(op, _)| !inside.contains(op)) {
+        for v in graph.function.operations()[op].op.operands() {
+            let base = graph.base(v);
+            if graph.definitions[base.index()].is_some_and(|d| inside.contains(&d)) {
+                crossing.insert(base);
+            }
+        }
+    }
+    crossing.len()
+}
+
+fn repetitions(graph: &Graph<'_>, ops: &[usize]) -> Chunks {
     let signatures: Vec<u64> = ops.iter().map(|&i| signature(graph, i)).collect();
     let Some(repeat) = repetition(&signatures) else {
         let why = format!("{} ops without a repetition: one program", ops.len());

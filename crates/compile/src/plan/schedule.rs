@@ -9,7 +9,7 @@ use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId, remove_dea
 use super::build::{Layout, PlanError, PlanOptions};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
 use crate::layout::{Placed, lay_out, places};
-use crate::partition::{Piece, partition};
+use crate::partition::{Limits, Piece, partition};
 use crate::{
     Precision, canonical, chunk_heads, decompose_attention, fold_identities, mixed, pad_contractions,
     scale_norms, simplify,
@@ -165,7 +165,8 @@ impl Scheduler {
             return Ok(());
         };
         self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
-        let parts = partition(&compiled.placed, opset(chip));
+        let limits = Limits { opset: opset(chip), max_ports: *chip.limits.max_surfaces };
+        let parts = partition(&compiled.placed, limits);
         self.reasons.extend(parts.cuts.iter().chain(&parts.hosted).map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
         let mut call = CallBuilder::new(function, &ports, &parts.pieces);
