@@ -1,17 +1,18 @@
-//! A whole training step of a small Llama on the software engine: fused kernels against unfused ones and against the
+//! A whole training step of small Llama and Qwen3 models on the software engine: fused kernels against unfused ones and against the
 //! reference evaluator, on one thread and on two.
 
 use std::collections::BTreeMap;
 
 use arcane_engine::{Engine, LoadOptions, SoftwareEngine, conformance};
 use arcane_mil::{Builder, Opset, Program, Role, TensorType, evaluate};
-use arcane_models::LlamaConfig;
+use arcane_models::{LlamaConfig, ModelType};
 use arcane_tensor::{DType, Tensor};
 
+const MODELS: [ModelType; 2] = [ModelType::Llama, ModelType::Qwen3];
 const BATCH: usize = 2;
 const SEQ: usize = 20;
 
-fn config() -> LlamaConfig {
+fn config(model_type: ModelType) -> LlamaConfig {
     let mut config = arcane_models::preset("stories260k").expect("a preset");
     config.hidden_size = 24;
     config.intermediate_size = 40;
@@ -20,6 +21,7 @@ fn config() -> LlamaConfig {
     config.num_key_value_heads = 2;
     config.head_dim = 6;
     config.vocab_size = 53;
+    config.model_type = model_type;
     config
 }
 
@@ -62,11 +64,9 @@ fn inputs(config: &LlamaConfig) -> BTreeMap<String, Tensor> {
     inputs
 }
 
-fn run(threads: usize, fuse: bool) -> BTreeMap<String, Tensor> {
-    let config = config();
+fn run(config: &LlamaConfig, threads: usize, fuse: bool) -> BTreeMap<String, Tensor> {
     let engine = SoftwareEngine::new(threads).expect("threads start");
-    conformance::run(&engine, &step(&config), "main", &inputs(&config), LoadOptions { fuse })
-        .expect("it runs")
+    conformance::run(&engine, &step(config), "main", &inputs(config), LoadOptions { fuse }).expect("it runs")
 }
 
 /// ‖a − b‖ / ‖b‖
@@ -78,30 +78,38 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 
 #[test]
 fn gradients_are_those_of_the_reference() {
-    let config = config();
-    let want = evaluate(&step(&config).functions[0], &inputs(&config)).expect("it runs");
-    for fuse in [true, false] {
-        for (name, got) in &run(2, fuse) {
-            let off = distance(got, &want[name]);
-            assert!(off < 1e-4, "{name}, fuse {fuse}: off by {off:e}");
+    for config in MODELS.map(config) {
+        let want = evaluate(&step(&config).functions[0], &inputs(&config)).expect("it runs");
+        for fuse in [true, false] {
+            for (name, got) in &run(&config, 2, fuse) {
+                let off = distance(got, &want[name]);
+                assert!(off < 1e-4, "{}: {name}, fuse {fuse}: off by {off:e}", config.model_type.name());
+            }
         }
     }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let (one, two) = (run(1, true), run(2, true));
-    for (name, tensor) in &one {
-        assert_eq!(tensor.bytes(), two[name].bytes(), "{name}");
+    for config in MODELS.map(config) {
+        let (one, two) = (run(&config, 1, true), run(&config, 2, true));
+        for (name, tensor) in &one {
+            assert_eq!(tensor.bytes(), two[name].bytes(), "{name}");
+        }
+        assert_eq!(run(&config, 5, true), two);
     }
-    assert_eq!(run(5, true), two);
 }
 
 #[test]
 fn composites_are_recognised() {
-    let config = config();
+    for config in MODELS.map(config) {
+        check_recognised(&config);
+    }
+}
+
+fn check_recognised(config: &LlamaConfig) {
     let engine = SoftwareEngine::new(1).expect("threads start");
-    let loaded = engine.load(&step(&config), "main", LoadOptions::default()).expect("it loads");
+    let loaded = engine.load(&step(config), "main", LoadOptions::default()).expect("it loads");
     let count = |name: &str| loaded.kernels().iter().filter(|k| **k == name).count();
     assert_eq!(count("cross_entropy"), 1);
     assert_eq!(count("attention"), config.num_hidden_layers);
@@ -109,9 +117,9 @@ fn composites_are_recognised() {
     // Seven products a layer forward and fourteen backward; the head's are in the cross entropy.
     assert_eq!(count("gemm"), 21 * config.num_hidden_layers);
     let needed =
-        engine.required_bytes(&step(&config), "main", LoadOptions::default()).expect("it can be laid out");
+        engine.required_bytes(&step(config), "main", LoadOptions::default()).expect("it can be laid out");
     assert_eq!(loaded.scratch_bytes(), needed);
-    let unfused = engine.load(&step(&config), "main", LoadOptions { fuse: false }).expect("it loads");
+    let unfused = engine.load(&step(config), "main", LoadOptions { fuse: false }).expect("it loads");
     assert!(loaded.kernels().len() * 2 < unfused.kernels().len());
 }
 

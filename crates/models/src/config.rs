@@ -1,11 +1,11 @@
-//! The configuration of a Llama model, as Hugging Face's `config.json` has it.
+//! The configuration of a model, as Hugging Face's `config.json` has it.
 
 use std::path::{Path, PathBuf};
 
 use arcane_tensor::DType;
 use serde_json::{Map, Value, json};
 
-use crate::unsupported::UNSUPPORTED;
+use crate::unsupported::{UNSUPPORTED, expected_instead};
 
 /// What is wrong with a `config.json`. Every message starts with the path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +40,9 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What would have been accepted.
-        expected: &'static str,
+        expected: String,
     },
     /// Values are right one by one and do not fit together.
     #[error("{}: {what}", path.display())]
@@ -54,10 +54,66 @@ pub enum ConfigError {
     },
 }
 
-/// A Llama model (Touvron et al. 2023): RMS norm, rotary embedding in the half-split form, causal grouped-query attention
-/// and a `SwiGLU` feed-forward block, no biases. Field names are the keys of `config.json`.
+/// The kinds of models, which are Llama's and variants of it. Each has one name for `model_type` in `config.json` and for
+/// `general.architecture` in GGUF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelType {
+    /// `llama` (Touvron et al. 2023): RMS norm, rotary embedding in the half-split form, causal grouped-query attention and a
+    /// `SwiGLU` feed-forward block, no biases.
+    Llama,
+    /// `qwen3` (Yang et al. 2025): as Llama, but before the rotary embedding an RMS norm over each head of the queries and
+    /// keys, whose gain of `head_dim` numbers all heads share.
+    Qwen3,
+}
+
+impl ModelType {
+    const ALL: [Self; 2] = [Self::Llama, Self::Qwen3];
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// The model of a name in files.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// The names that there are, for messages.
+    pub(crate) fn names() -> String {
+        Self::ALL.map(|t| format!("\"{}\"", t.name())).join(" or ")
+    }
+
+    /// Whether queries and keys are normalised head by head.
+    pub fn has_head_norms(self) -> bool {
+        self == Self::Qwen3
+    }
+
+    /// What `architectures` in `config.json` lists.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+
+    /// The length of context where `config.json` does not give it, as in Hugging Face's transformers.
+    fn default_context(self) -> usize {
+        match self {
+            Self::Llama => 2048,
+            Self::Qwen3 => 32_768,
+        }
+    }
+}
+
+/// A model of Llama's form. Field names are the keys of `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
+    /// Which variant it is.
+    pub model_type: ModelType,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward block.
@@ -116,7 +172,7 @@ impl LlamaConfig {
     ///
     /// A key that changes the mathematics in a way that is not supported is an error; a key that is not known is ignored,
     /// since these files carry many that only describe the file or steer generation. Defaults are those of Hugging Face's
-    /// `LlamaConfig`, but sizes have none.
+    /// class for the model type, but sizes have none.
     ///
     /// # Errors
     /// Each names the key, its value and what was expected.
@@ -127,38 +183,32 @@ impl LlamaConfig {
             return Err(ConfigError::Inconsistent { path: path.into(), what });
         };
         let keys = Keys { map, path };
-        architecture(&keys)?;
-        for (key, expected, is_neutral) in UNSUPPORTED {
-            if let Some(value) = keys.get(key)
-                && !is_neutral(value)
+        let model_type = model_type(&keys)?;
+        for row in UNSUPPORTED {
+            if let Some(value) = keys.get(row.0)
+                && let Some(expected) = expected_instead(model_type, row, value)
             {
-                return Err(keys.error(key, value, expected));
+                return Err(keys.error(row.0, value, expected));
             }
         }
         let hidden_size = keys.required_size("hidden_size")?;
         let num_hidden_layers = keys.required_size("num_hidden_layers")?;
         let num_attention_heads = keys.required_size("num_attention_heads")?;
-        let head_dim = match keys.size("head_dim")? {
-            Some(head_dim) => head_dim,
-            None if hidden_size.is_multiple_of(num_attention_heads) => hidden_size / num_attention_heads,
-            None => {
-                let what = format!(
-                    "`hidden_size` is {hidden_size} and `num_attention_heads` is {num_attention_heads}, a multiple was \
-                     expected where `head_dim` is missing"
-                );
-                return Err(ConfigError::Inconsistent { path: path.into(), what });
-            }
-        };
+        let (num_key_value_heads, head_dim) =
+            head_sizes(&keys, model_type, hidden_size, num_attention_heads)?;
         layer_types(&keys, num_hidden_layers)?;
         let config = Self {
+            model_type,
             hidden_size,
             intermediate_size: keys.required_size("intermediate_size")?,
             num_hidden_layers,
             num_attention_heads,
-            num_key_value_heads: keys.size("num_key_value_heads")?.unwrap_or(num_attention_heads),
+            num_key_value_heads,
             head_dim,
             vocab_size: keys.required_size("vocab_size")?,
-            max_position_embeddings: keys.size("max_position_embeddings")?.unwrap_or(2048),
+            max_position_embeddings: keys
+                .size("max_position_embeddings")?
+                .unwrap_or(model_type.default_context()),
             rms_norm_eps: keys.positive("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta: rope_theta(&keys)?.unwrap_or(10_000.0),
             tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -190,9 +240,9 @@ impl LlamaConfig {
             [id] => json!(id),
             ids => json!(ids),
         };
-        let value = json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+        let mut value = json!({
+            "architectures": [self.model_type.class()],
+            "model_type": self.model_type.name(),
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -207,13 +257,20 @@ impl LlamaConfig {
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_word_embeddings,
             "attention_bias": false,
-            "mlp_bias": false,
             "initializer_range": self.initializer_range,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
             "pad_token_id": self.pad_token_id,
             "torch_dtype": torch_dtype,
         });
+        match self.model_type {
+            ModelType::Llama => value["mlp_bias"] = json!(false),
+            ModelType::Qwen3 => {
+                value["use_sliding_window"] = json!(false);
+                value["sliding_window"] = Value::Null;
+                value["max_window_layers"] = json!(self.num_hidden_layers);
+            }
+        }
         format!("{value:#}\n")
     }
 
@@ -222,7 +279,8 @@ impl LlamaConfig {
         let [d, f, v] = [self.hidden_size, self.intermediate_size, self.vocab_size].map(|n| n as u128);
         let query = self.num_attention_heads as u128 * self.head_dim as u128;
         let key = self.num_key_value_heads as u128 * self.head_dim as u128;
-        let layer = 2 * d * query + 2 * d * key + 3 * d * f + 2 * d;
+        let head_norms = if self.model_type.has_head_norms() { 2 * self.head_dim as u128 } else { 0 };
+        let layer = 2 * d * query + 2 * d * key + 3 * d * f + 2 * d + head_norms;
         let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
         let total = self.num_hidden_layers as u128 * layer + embeddings * v * d + d;
         u64::try_from(total).unwrap_or(u64::MAX)
@@ -252,23 +310,48 @@ impl LlamaConfig {
     }
 }
 
-/// Refuses models of another family, whose keys may mean something else.
-fn architecture(keys: &Keys) -> Result<(), ConfigError> {
-    match keys.get("model_type") {
-        Some(Value::String(s)) if s == "llama" => {}
-        Some(other) => return Err(keys.error("model_type", other, "\"llama\"")),
-        None => return Err(keys.missing("model_type", "\"llama\"")),
-    }
+/// Refuses models of other types, whose keys may mean something else.
+fn model_type(keys: &Keys) -> Result<ModelType, ConfigError> {
+    let Some(value) = keys.get("model_type") else {
+        return Err(keys.missing("model_type", &ModelType::names()));
+    };
+    let known = value.as_str().and_then(ModelType::named);
+    let known = known.ok_or_else(|| keys.error("model_type", value, &ModelType::names()))?;
     if let Some(value) = keys.get("architectures") {
-        let is_llama = |v: &Value| v.as_str().is_some_and(|s| s.eq_ignore_ascii_case("LlamaForCausalLM"));
-        if !value.as_array().is_some_and(|a| a.iter().all(is_llama)) {
-            return Err(keys.error("architectures", value, "[\"LlamaForCausalLM\"]"));
+        let is_it = |v: &Value| v.as_str().is_some_and(|s| s.eq_ignore_ascii_case(known.class()));
+        if !value.as_array().is_some_and(|a| a.iter().all(is_it)) {
+            return Err(keys.error("architectures", value, &format!("[\"{}\"]", known.class())));
         }
     }
     match keys.get("hidden_act") {
         Some(value) if value != "silu" => Err(keys.error("hidden_act", value, "\"silu\"")),
-        _ => Ok(()),
+        _ => Ok(known),
     }
+}
+
+/// `num_key_value_heads` and `head_dim`. Where they are missing, Llama's follow from other sizes. Qwen3's do not, and have to be
+/// there.
+fn head_sizes(
+    keys: &Keys,
+    model_type: ModelType,
+    hidden_size: usize,
+    heads: usize,
+) -> Result<(usize, usize), ConfigError> {
+    if model_type == ModelType::Qwen3 {
+        return Ok((keys.required_size("num_key_value_heads")?, keys.required_size("head_dim")?));
+    }
+    let head_dim = match keys.size("head_dim")? {
+        Some(head_dim) => head_dim,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
+            let what = format!(
+                "`hidden_size` is {hidden_size} and `num_attention_heads` is {heads}, a multiple was expected where \
+                 `head_dim` is missing"
+            );
+            return Err(ConfigError::Inconsistent { path: keys.path.into(), what });
+        }
+    };
+    Ok((keys.size("num_key_value_heads")?.unwrap_or(heads), head_dim))
 }
 
 fn layer_types(keys: &Keys, layers: usize) -> Result<(), ConfigError> {
@@ -354,8 +437,8 @@ impl<'a> Keys<'a> {
         ConfigError::Value { path, key: key.into(), found, expected: expected.into() }
     }
 
-    fn missing(&self, key: &'static str, expected: &'static str) -> ConfigError {
-        ConfigError::Missing { path: self.path.into(), key, expected }
+    fn missing(&self, key: &str, expected: &str) -> ConfigError {
+        ConfigError::Missing { path: self.path.into(), key: key.into(), expected: expected.into() }
     }
 
     fn size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
@@ -367,7 +450,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn required_size(&self, key: &'static str) -> Result<usize, ConfigError> {
+    fn required_size(&self, key: &str) -> Result<usize, ConfigError> {
         self.size(key)?.ok_or_else(|| self.missing(key, "a positive whole number"))
     }
 

@@ -1,6 +1,7 @@
-//! Llama models in GGUF files: metadata to a configuration and back, names of tensors.
+//! Models in GGUF files: metadata to a configuration and back, names of tensors.
 //!
-//! Keys and names are those of llama.cpp (`gguf-py/gguf/constants.py`). The rows of q and k are interleaved, gains are fp32.
+//! Keys and names are those of llama.cpp (`gguf-py/gguf/constants.py`). The rows of Llama's q and k are interleaved, those of
+//! Qwen3 in halves as Hugging Face has them (`llama_model_rope_type`); gains are fp32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,27 +9,26 @@ use std::path::Path;
 use arcane_tensor::{GgufFile, GgufTensor, GgufValue};
 
 use crate::config::size_limit;
-use crate::stored::{Stored, Weights, rotated_heads};
-use crate::{ConfigError, LlamaConfig, LoadError, parameters};
+use crate::stored::{Stored, Weights, interleaved_heads};
+use crate::{ConfigError, LlamaConfig, LoadError, ModelType, parameters};
 
 const ARCHITECTURE: &str = "general.architecture";
-const LLAMA: &str = "llama";
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
 
-/// Keys with a whole number, and the keys of `config.json` that have their limits.
-const CONTEXT: [&str; 2] = ["llama.context_length", "max_position_embeddings"];
-const WIDTH: [&str; 2] = ["llama.embedding_length", "hidden_size"];
-const FEED_FORWARD: [&str; 2] = ["llama.feed_forward_length", "intermediate_size"];
-const LAYERS: [&str; 2] = ["llama.block_count", "num_hidden_layers"];
-const HEADS: [&str; 2] = ["llama.attention.head_count", "num_attention_heads"];
-const KV_HEADS: [&str; 2] = ["llama.attention.head_count_kv", "num_key_value_heads"];
-const KEY_LENGTH: [&str; 2] = ["llama.attention.key_length", "head_dim"];
-const VALUE_LENGTH: [&str; 2] = ["llama.attention.value_length", "head_dim"];
-const ROPE_DIMENSIONS: [&str; 2] = ["llama.rope.dimension_count", "head_dim"];
-const VOCABULARY: [&str; 2] = ["llama.vocab_size", "vocab_size"];
-const NORM_EPS: &str = "llama.attention.layer_norm_rms_epsilon";
-const ROPE_THETA: &str = "llama.rope.freq_base";
+/// Keys with a whole number, and the keys of `config.json` that have their limits. The architecture and a dot come before a key.
+const CONTEXT: [&str; 2] = ["context_length", "max_position_embeddings"];
+const WIDTH: [&str; 2] = ["embedding_length", "hidden_size"];
+const FEED_FORWARD: [&str; 2] = ["feed_forward_length", "intermediate_size"];
+const LAYERS: [&str; 2] = ["block_count", "num_hidden_layers"];
+const HEADS: [&str; 2] = ["attention.head_count", "num_attention_heads"];
+const KV_HEADS: [&str; 2] = ["attention.head_count_kv", "num_key_value_heads"];
+const KEY_LENGTH: [&str; 2] = ["attention.key_length", "head_dim"];
+const VALUE_LENGTH: [&str; 2] = ["attention.value_length", "head_dim"];
+const ROPE_DIMENSIONS: [&str; 2] = ["rope.dimension_count", "head_dim"];
+const VOCABULARY: [&str; 2] = ["vocab_size", "vocab_size"];
+const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+const ROPE_THETA: &str = "rope.freq_base";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
@@ -37,27 +37,29 @@ const PAD: &str = "tokenizer.ggml.padding_token_id";
 /// A key, what is expected of it, and whether a value leaves the mathematics alone.
 type Unsupported = (&'static str, &'static str, fn(&GgufValue) -> bool);
 
+/// The parts of a model that is spread over several files.
+const SPLIT: Unsupported = ("split.count", "1", |v| is_zero(v) || is_one(v));
+
+/// The architecture and a dot come before a key.
 #[rustfmt::skip]
 const UNSUPPORTED: &[Unsupported] = &[
-    ("llama.rope.scaling.type", "\"none\"", |v| matches!(v, GgufValue::String(s) if s == "none")),
-    ("llama.rope.scaling.factor", "1", is_one),
-    ("llama.rope.scaling.attn_factor", "1", is_one),
-    ("llama.rope.scale_linear", "1", is_one),
-    ("llama.expert_count", "0", is_zero),
-    ("llama.expert_used_count", "0", is_zero),
-    ("llama.attention.sliding_window", "0", is_zero),
-    ("llama.attention.causal", "true", |v| *v == GgufValue::Bool(true)),
-    ("llama.attention.clamp_kqv", "0", is_zero),
-    ("llama.attention.max_alibi_bias", "0", is_zero),
-    ("llama.attention.scale", "0", is_zero),
-    ("llama.attn_logit_softcapping", "0", is_zero),
-    ("llama.final_logit_softcapping", "0", is_zero),
-    ("llama.use_parallel_residual", "false", |v| *v == GgufValue::Bool(false)),
-    ("llama.logit_scale", "1", is_one),
-    ("llama.embedding_scale", "1", is_one),
-    ("llama.residual_scale", "1", is_one),
-    // The parts of a model that is spread over several files.
-    ("split.count", "1", |v| is_zero(v) || is_one(v)),
+    ("rope.scaling.type", "\"none\"", |v| matches!(v, GgufValue::String(s) if s == "none")),
+    ("rope.scaling.factor", "1", is_one),
+    ("rope.scaling.attn_factor", "1", is_one),
+    ("rope.scale_linear", "1", is_one),
+    ("expert_count", "0", is_zero),
+    ("expert_used_count", "0", is_zero),
+    ("attention.sliding_window", "0", is_zero),
+    ("attention.causal", "true", |v| *v == GgufValue::Bool(true)),
+    ("attention.clamp_kqv", "0", is_zero),
+    ("attention.max_alibi_bias", "0", is_zero),
+    ("attention.scale", "0", is_zero),
+    ("attn_logit_softcapping", "0", is_zero),
+    ("final_logit_softcapping", "0", is_zero),
+    ("use_parallel_residual", "false", |v| *v == GgufValue::Bool(false)),
+    ("logit_scale", "1", is_one),
+    ("embedding_scale", "1", is_one),
+    ("residual_scale", "1", is_one),
 ];
 
 fn is_zero(value: &GgufValue) -> bool {
@@ -71,7 +73,7 @@ fn is_one(value: &GgufValue) -> bool {
 /// Opens a file: its configuration and where its weights are.
 pub(crate) fn open(path: &Path) -> Result<(LlamaConfig, Weights), LoadError> {
     let file = GgufFile::open(path)?;
-    let config = Keys { path, metadata: file.metadata() }.config(file.tensors())?;
+    let config = Keys::new(path, file.metadata())?.config(file.tensors())?;
     let specs = parameters(&config);
     let stored = stored(path, &config, file.tensors())?;
     Ok((config, Weights { files: vec![file.into_file()], specs, stored }))
@@ -104,7 +106,7 @@ fn stored(
             file: 0,
             range: tensor.range.clone(),
             encoding: tensor.encoding,
-            interleaved_heads: rotated_heads(config, &spec.name),
+            interleaved_heads: interleaved_heads(config, &spec.name),
         })
     };
     specs.iter().zip(&names).map(place).collect()
@@ -112,12 +114,14 @@ fn stored(
 
 /// A parameter's name in a GGUF file.
 pub(crate) fn tensor_name(name: &str) -> String {
-    const PARTS: [(&str, &str); 9] = [
+    const PARTS: [(&str, &str); 11] = [
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_proj", "attn_q"),
         ("self_attn.k_proj", "attn_k"),
         ("self_attn.v_proj", "attn_v"),
         ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
         ("post_attention_layernorm", "ffn_norm"),
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
@@ -138,10 +142,12 @@ pub(crate) fn tensor_name(name: &str) -> String {
 
 /// The keys that describe a model.
 pub(crate) fn metadata(config: &LlamaConfig) -> Vec<(String, GgufValue)> {
+    let architecture = config.model_type.name();
+    let under = |key: &str| format!("{architecture}.{key}");
     // The limits of a configuration are below those of a u32.
-    let size = |[key, _]: [&str; 2], n: usize| (key.to_string(), GgufValue::U32(n as u32));
+    let size = |[key, _]: [&str; 2], n: usize| (under(key), GgufValue::U32(n as u32));
     let mut keys = vec![
-        (ARCHITECTURE.to_string(), GgufValue::String(LLAMA.into())),
+        (ARCHITECTURE.to_string(), GgufValue::String(architecture.into())),
         size(LAYERS, config.num_hidden_layers),
         size(CONTEXT, config.max_position_embeddings),
         size(WIDTH, config.hidden_size),
@@ -152,8 +158,8 @@ pub(crate) fn metadata(config: &LlamaConfig) -> Vec<(String, GgufValue)> {
         size(VALUE_LENGTH, config.head_dim),
         size(ROPE_DIMENSIONS, config.head_dim),
         size(VOCABULARY, config.vocab_size),
-        (NORM_EPS.into(), GgufValue::F32(config.rms_norm_eps as f32)),
-        (ROPE_THETA.into(), GgufValue::F32(config.rope_theta as f32)),
+        (under(NORM_EPS), GgufValue::F32(config.rms_norm_eps as f32)),
+        (under(ROPE_THETA), GgufValue::F32(config.rope_theta as f32)),
     ];
     let ends = &config.eos_token_id;
     let tokens = [
@@ -170,18 +176,33 @@ pub(crate) fn metadata(config: &LlamaConfig) -> Vec<(String, GgufValue)> {
 struct Keys<'a> {
     path: &'a Path,
     metadata: &'a BTreeMap<String, GgufValue>,
+    model_type: ModelType,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    fn new(path: &'a Path, metadata: &'a BTreeMap<String, GgufValue>) -> Result<Self, ConfigError> {
+        let names = ModelType::names();
+        let Some(value) = metadata.get(ARCHITECTURE) else {
+            return Err(missing(path, ARCHITECTURE, &names));
+        };
+        let known = match value {
+            GgufValue::String(name) => ModelType::named(name),
+            _ => None,
+        };
+        let model_type = known.ok_or_else(|| wrong(path, ARCHITECTURE, value, &names))?;
+        Ok(Self { path, metadata, model_type })
+    }
+
+    /// The whole of a key.
+    fn under(&self, key: &str) -> String {
+        format!("{}.{key}", self.model_type.name())
+    }
+
     fn config(&self, tensors: &BTreeMap<String, GgufTensor>) -> Result<LlamaConfig, ConfigError> {
-        match self.metadata.get(ARCHITECTURE) {
-            Some(GgufValue::String(name)) if name == LLAMA => {}
-            Some(other) => return Err(self.wrong(ARCHITECTURE, other, "\"llama\"")),
-            None => return Err(self.missing(ARCHITECTURE, "\"llama\"")),
-        }
-        for (key, expected, is_neutral) in UNSUPPORTED {
-            if let Some(value) = self.metadata.get(*key).filter(|v| !is_neutral(v)) {
-                return Err(self.wrong(key, value, expected));
+        let unsupported = UNSUPPORTED.iter().map(|row| (self.under(row.0), row));
+        for (key, (_, expected, is_neutral)) in unsupported.chain([(SPLIT.0.to_string(), &SPLIT)]) {
+            if let Some(value) = self.metadata.get(&key).filter(|v| !is_neutral(v)) {
+                return Err(wrong(self.path, &key, value, expected));
             }
         }
         let (hidden_size, heads) = (self.required(WIDTH)?, self.required(HEADS)?);
@@ -195,6 +216,7 @@ impl Keys<'_> {
             },
         };
         let config = LlamaConfig {
+            model_type: self.model_type,
             hidden_size,
             intermediate_size: self.required(FEED_FORWARD)?,
             num_hidden_layers: self.required(LAYERS)?,
@@ -226,54 +248,62 @@ impl Keys<'_> {
         };
         for key in [VALUE_LENGTH, ROPE_DIMENSIONS] {
             if self.size(key)?.is_some_and(|width| width != head_dim) {
-                let value = &self.metadata[key[0]];
-                return Err(self.wrong(key[0], value, &format!("{head_dim}, the width of a head,")));
+                let key = self.under(key[0]);
+                let expected = format!("{head_dim}, the width of a head,");
+                return Err(wrong(self.path, &key, &self.metadata[&key], &expected));
             }
         }
         Ok(head_dim)
     }
 
-    fn wrong(&self, key: &str, value: &GgufValue, expected: &str) -> ConfigError {
-        ConfigError::Value {
-            path: self.path.into(),
-            key: key.into(),
-            found: describe(value),
-            expected: expected.into(),
-        }
-    }
-
-    fn missing(&self, key: &'static str, expected: &'static str) -> ConfigError {
-        ConfigError::Missing { path: self.path.into(), key, expected }
+    fn missing(&self, key: &str, expected: &str) -> ConfigError {
+        missing(self.path, &self.under(key), expected)
     }
 
     fn size(&self, [key, limited_as]: [&str; 2]) -> Result<Option<usize>, ConfigError> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
+        let key = self.under(key);
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
         let limit = size_limit(limited_as);
         match whole(value).and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=limit).contains(&n) => Ok(Some(n)),
-            _ => Err(self.wrong(key, value, &format!("a whole number from 1 to {limit}"))),
+            _ => Err(wrong(self.path, &key, value, &format!("a whole number from 1 to {limit}"))),
         }
     }
 
-    fn required(&self, key: [&'static str; 2]) -> Result<usize, ConfigError> {
+    fn required(&self, key: [&str; 2]) -> Result<usize, ConfigError> {
         self.size(key)?.ok_or_else(|| self.missing(key[0], "a positive whole number"))
     }
 
     fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
+        let key = self.under(key);
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
         match number(value).filter(|x| x.is_finite() && *x > 0.0) {
             Some(x) => Ok(Some(x)),
-            None => Err(self.wrong(key, value, "a positive number")),
+            None => Err(wrong(self.path, &key, value, "a positive number")),
         }
     }
 
+    /// Of a whole key: tokens stand under no architecture.
     fn token(&self, key: &str) -> Result<Option<u32>, ConfigError> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         match whole(value).and_then(|n| u32::try_from(n).ok()) {
             Some(id) => Ok(Some(id)),
-            None => Err(self.wrong(key, value, "a token id")),
+            None => Err(wrong(self.path, key, value, "a token id")),
         }
     }
+}
+
+fn wrong(path: &Path, key: &str, value: &GgufValue, expected: &str) -> ConfigError {
+    ConfigError::Value {
+        path: path.into(),
+        key: key.into(),
+        found: describe(value),
+        expected: expected.into(),
+    }
+}
+
+fn missing(path: &Path, key: &str, expected: &str) -> ConfigError {
+    ConfigError::Missing { path: path.into(), key: key.into(), expected: expected.into() }
 }
 
 fn whole(value: &GgufValue) -> Option<u64> {

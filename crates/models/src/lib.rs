@@ -26,7 +26,7 @@ mod export;
 mod gguf_tokenizer;
 
 pub use checkpoint::{load, read_config, save};
-pub use config::{ConfigError, LlamaConfig};
+pub use config::{ConfigError, LlamaConfig, ModelType};
 pub use error::LoadError;
 pub use export::{ExportError, write_gguf, write_hugging_face, write_llama2c};
 pub use init::{initialize, initialize_parameter};

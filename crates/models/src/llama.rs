@@ -1,4 +1,4 @@
-//! The Llama model as a MIL function, in fp32.
+//! A model of Llama's form as a MIL function, in fp32.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ pub struct ParameterSpec {
 }
 
 /// The parameters of a model. The order is fixed: the embedding; for each layer its input norm, the projections q, k, v
-/// and o, the norm after attention, the projections gate, up and down; the final norm; the output matrix unless it is the
-/// embedding.
+/// and o, the norms of the heads of queries and keys where the model has them, the norm after attention, the projections gate,
+/// up and down; the final norm; the output matrix unless it is the embedding.
 ///
 /// Projections that write to the residual stream (o, down) start smaller by `1/√(2·layers)` (Radford et al. 2019).
 pub fn parameters(config: &LlamaConfig) -> Vec<ParameterSpec> {
@@ -55,24 +55,30 @@ pub fn parameters(config: &LlamaConfig) -> Vec<ParameterSpec> {
         decay: true,
         init: Init::Normal { std },
     };
-    let gain = |name: String| ParameterSpec { name, shape: vec![d], decay: false, init: Init::Ones };
+    let gain =
+        |name: String, width| ParameterSpec { name, shape: vec![width], decay: false, init: Init::Ones };
 
     let mut all = vec![matrix(EMBEDDING.into(), [vocab, d], std)];
     for i in 0..config.num_hidden_layers {
         let name = |part: &str| format!("model.layers.{i}.{part}.weight");
         all.extend([
-            gain(name("input_layernorm")),
+            gain(name("input_layernorm"), d),
             matrix(name("self_attn.q_proj"), [query, d], std),
             matrix(name("self_attn.k_proj"), [key, d], std),
             matrix(name("self_attn.v_proj"), [key, d], std),
             matrix(name("self_attn.o_proj"), [d, query], residual_std),
-            gain(name("post_attention_layernorm")),
+        ]);
+        if config.model_type.has_head_norms() {
+            all.extend(["q_norm", "k_norm"].map(|n| gain(name(&format!("self_attn.{n}")), config.head_dim)));
+        }
+        all.extend([
+            gain(name("post_attention_layernorm"), d),
             matrix(name("mlp.gate_proj"), [f, d], std),
             matrix(name("mlp.up_proj"), [f, d], std),
             matrix(name("mlp.down_proj"), [d, f], residual_std),
         ]);
     }
-    all.push(gain(FINAL_NORM.into()));
+    all.push(gain(FINAL_NORM.into(), d));
     if !config.tie_word_embeddings {
         all.push(matrix(HEAD.into(), [vocab, d], std));
     }
@@ -362,6 +368,9 @@ fn attention(
     let k = f.reshape(k, &[batch, seq, kv_heads, width])?;
     let v = f.reshape(v, &[batch, seq, kv_heads, width])?;
 
+    let q = head_norm(f, config, weights, "q_norm", q)?;
+    let k = head_norm(f, config, weights, "k_norm", k)?;
+
     let q = f.scope("q_rope", |f| f.rope(q, attended.cos, attended.sin))?;
     let k = f.scope("k_rope", |f| f.rope(k, attended.cos, attended.sin))?;
 
@@ -383,6 +392,14 @@ fn attention(
     let mixed = f.transpose(mixed, &[0, 2, 1, 3])?;
     let mixed = f.reshape(mixed, &[batch, seq, heads * width])?;
     project(f, mixed, weights.weight("self_attn.o_proj"), "o_proj")
+}
+
+/// Queries or keys `[B, S, H, E]`, each head normalised where the model does that.
+fn head_norm(f: &mut Builder, config: &LlamaConfig, weights: Layer, name: &str, x: ValueId) -> Built {
+    if !config.model_type.has_head_norms() {
+        return Ok(x);
+    }
+    norm(f, config, name, x, weights.weight(&format!("self_attn.{name}")))
 }
 
 /// Key or value heads `[B, K, S, E]` → `[B, K·group, S, E]`: query head h uses head h div group.

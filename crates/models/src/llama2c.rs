@@ -14,8 +14,8 @@ use std::path::Path;
 use arcane_tensor::{Encoding, FileError, MappedFile, write_atomically};
 
 use crate::config::size_limit;
-use crate::stored::{Stored, Weights, rotated_heads};
-use crate::{ConfigError, ExportError, LlamaConfig, LoadError, ParameterSpec, Source, parameters};
+use crate::stored::{Stored, Weights, interleaved_heads};
+use crate::{ConfigError, ExportError, LlamaConfig, LoadError, ModelType, ParameterSpec, Source, parameters};
 
 const FORMAT: &str = "llama2.c";
 const MAGIC: u32 = 0x616b_3432;
@@ -84,7 +84,7 @@ pub(crate) fn open(path: &Path) -> Result<(LlamaConfig, Weights), LoadError> {
         file: 0,
         range: place as usize..(place + byte_len(spec)) as usize,
         encoding: Encoding::F32,
-        interleaved_heads: rotated_heads(&config, &spec.name),
+        interleaved_heads: interleaved_heads(&config, &spec.name),
     });
     let stored = stored.collect();
     Ok((config, Weights { files: vec![file], specs, stored }))
@@ -122,6 +122,7 @@ fn config_of(path: &Path, fields: [usize; 7], tied: bool) -> Result<LlamaConfig,
         return Err(inconsistent(what).into());
     }
     let config = LlamaConfig {
+        model_type: ModelType::Llama,
         hidden_size: dim,
         intermediate_size: hidden_dim,
         num_hidden_layers: layers,
@@ -304,6 +305,7 @@ fn refuse_inexpressible(source: &Source) -> Result<(), ExportError> {
         let what = format!("`{key}` is {found}, a llama2.c file can only mean {expected}");
         Err(ExportError::Inexpressible { path: source.path().into(), what })
     };
+    check("model_type", config.model_type.name().into(), ModelType::Llama.name().into())?;
     check("rope_theta", config.rope_theta.to_string(), ROPE_THETA.to_string())?;
     check("rms_norm_eps", format!("{:e}", config.rms_norm_eps), format!("{NORM_EPS:e}"))?;
     let width = config.num_attention_heads * config.head_dim;

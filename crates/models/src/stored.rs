@@ -6,7 +6,7 @@ use std::ops::Range;
 use arcane_tensor::{EncodeError, Encoding, MappedFile, Tensor};
 
 use crate::rope_order::{half_split, interleaved};
-use crate::{LlamaConfig, ParameterSpec};
+use crate::{LlamaConfig, ModelType, ParameterSpec};
 
 /// All parameters of a model, in the order of [`crate::parameters`], each checked to be in one of the files with the shape
 /// that the model calls for.
@@ -74,13 +74,13 @@ impl<'a> Parameter<'a> {
         recode(self.half_split(), self.encoding(), encoding)
     }
 
-    /// As [`Parameter::bytes_as`], but the rows of queries and keys are interleaved.
+    /// As [`Parameter::bytes_as`], but the rows of queries and keys are interleaved where llama2.c and llama.cpp have them so.
     pub(crate) fn interleaved_bytes_as(
         &self,
         config: &LlamaConfig,
         encoding: Encoding,
     ) -> Result<Cow<'a, [u8]>, EncodeError> {
-        let bytes = match (self.stored.interleaved_heads, rotated_heads(config, self.name())) {
+        let bytes = match (self.stored.interleaved_heads, interleaved_heads(config, self.name())) {
             (None, Some(heads)) => Cow::Owned(interleaved(self.bytes, heads, self.shape()[0])),
             _ => Cow::Borrowed(self.bytes),
         };
@@ -100,9 +100,12 @@ fn recode(bytes: Cow<'_, [u8]>, from: Encoding, to: Encoding) -> Result<Cow<'_, 
     if from == to { Ok(bytes) } else { to.encode(&from.decode(&bytes)).map(Cow::Owned) }
 }
 
-/// How many heads the rows of a projection belong to that the rotary embedding turns; none for other parameters.
-pub(crate) fn rotated_heads(config: &LlamaConfig, name: &str) -> Option<usize> {
-    if name.ends_with(".self_attn.q_proj.weight") {
+/// How many heads the rows of a parameter belong to that llama2.c and llama.cpp keep interleaved: Llama's projections to queries
+/// and keys. llama.cpp rotates the halves of Qwen3's heads, as Hugging Face does.
+pub(crate) fn interleaved_heads(config: &LlamaConfig, name: &str) -> Option<usize> {
+    if config.model_type != ModelType::Llama {
+        None
+    } else if name.ends_with(".self_attn.q_proj.weight") {
         Some(config.num_attention_heads)
     } else if name.ends_with(".self_attn.k_proj.weight") {
         Some(config.num_key_value_heads)

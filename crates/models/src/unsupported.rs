@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::ModelType;
+
 /// A key, what is expected of it, and whether a value (never null) leaves the mathematics alone.
-type Unsupported = (&'static str, &'static str, fn(&Value) -> bool);
+pub(crate) type Unsupported = (&'static str, &'static str, fn(&Value) -> bool);
 
 fn never(_: &Value) -> bool {
     false
@@ -31,6 +33,22 @@ fn zero_or_off(v: &Value) -> bool {
 
 fn empty(v: &Value) -> bool {
     v.as_object().is_some_and(serde_json::Map::is_empty) || v.as_array().is_some_and(Vec::is_empty)
+}
+
+/// What is expected in place of a value that changes the mathematics of a model; none for another value.
+pub(crate) fn expected_instead(
+    model_type: ModelType,
+    &(key, expected, is_neutral): &Unsupported,
+    value: &Value,
+) -> Option<&'static str> {
+    let (expected, is_neutral) = match (model_type, key) {
+        // Its window counts only under `use_sliding_window`, which has to be off.
+        (ModelType::Qwen3, "sliding_window") => return None,
+        // These norms are a part of the model.
+        (ModelType::Qwen3, "use_qk_norm" | "qk_norm" | "qk_layernorm") => ("true", on(value)),
+        _ => (expected, is_neutral(value)),
+    };
+    (!is_neutral).then_some(expected)
 }
 
 /// Checked in this order. `rope_scaling`, `rope_parameters` and `layer_types` are read by the parser itself.

@@ -16,6 +16,8 @@ use common::{Allowed, Trajectory, assert_close};
 const UNTIED: &str = "untied";
 /// A model whose output matrix is the embedding, with three query heads for each key head.
 const TIED: &str = "tied";
+/// A model with a norm on each head of its queries and keys.
+const QWEN3: &str = "qwen3";
 
 fn fixture(variant: &str, precision: Precision) -> (PathBuf, Trajectory, Trainer) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(variant);
@@ -54,7 +56,7 @@ const FP16: Allowed = Allowed { loss: 5e-3, grad_norm: 5e-3, weights: 2e-3 };
 
 #[test]
 fn the_configurations_are_those_of_the_records() {
-    for variant in [UNTIED, TIED] {
+    for variant in [UNTIED, TIED, QWEN3] {
         let (folder, recorded, _) = fixture(variant, Precision::Fp32);
         let path = folder.join("train.toml");
         let written = std::fs::read_to_string(&path).unwrap();
@@ -74,6 +76,11 @@ fn gradients_with_a_tied_embedding() {
 }
 
 #[test]
+fn gradients_with_head_norms() {
+    check_gradients(QWEN3);
+}
+
+#[test]
 fn fp32_training_follows_pytorch_with_an_output_matrix() {
     check_trajectory(UNTIED, Precision::Fp32, &FP32);
 }
@@ -84,6 +91,11 @@ fn fp32_training_follows_pytorch_with_a_tied_embedding() {
 }
 
 #[test]
+fn fp32_training_follows_pytorch_with_head_norms() {
+    check_trajectory(QWEN3, Precision::Fp32, &FP32);
+}
+
+#[test]
 fn fp16_training_stays_close_with_an_output_matrix() {
     check_trajectory(UNTIED, Precision::Fp16, &FP16);
 }
@@ -91,4 +103,9 @@ fn fp16_training_stays_close_with_an_output_matrix() {
 #[test]
 fn fp16_training_stays_close_with_a_tied_embedding() {
     check_trajectory(TIED, Precision::Fp16, &FP16);
+}
+
+#[test]
+fn fp16_training_stays_close_with_head_norms() {
+    check_trajectory(QWEN3, Precision::Fp16, &FP16);
 }

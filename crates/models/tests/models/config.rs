@@ -3,7 +3,7 @@ use std::path::Path;
 use arcane_models::{LlamaConfig, preset, preset_names};
 use serde_json::{Value, json};
 
-use crate::tiny;
+use crate::{tiny, tiny_qwen3};
 
 fn base() -> Value {
     json!({
@@ -118,7 +118,8 @@ fn what_changes_the_mathematics_is_refused_by_name() {
         json!({"layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention", "full_attention"]}),
         json!({"layer_types": ["full_attention"]}),
         json!({"model_type": "mistral"}),
-        json!({"model_type": "qwen3"}),
+        json!({"model_type": "qwen2"}),
+        json!({"architectures": ["Qwen3ForCausalLM"]}),
         json!({"architectures": ["LlamaForSequenceClassification"]}),
         json!({"hidden_act": "gelu"}),
         json!({"hidden_activation": "gelu"}),
@@ -129,6 +130,91 @@ fn what_changes_the_mathematics_is_refused_by_name() {
         let start = format!("dir/config.json: `{key}` is {value}");
         let start: String = start.chars().take(90).collect();
         assert!(error.starts_with(&start) && error.ends_with("was expected"), "{error}");
+    }
+}
+
+/// The `config.json` of Qwen3-0.6B as it was published, with changes.
+fn published_qwen3(changes: &Value) -> Value {
+    let mut config = json!({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 151_643, "eos_token_id": 151_645, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 1024, "initializer_range": 0.02, "intermediate_size": 3072,
+        "max_position_embeddings": 40_960, "max_window_layers": 28, "model_type": "qwen3",
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-6,
+        "rope_scaling": null, "rope_theta": 1_000_000, "sliding_window": null, "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": true,
+        "use_sliding_window": false, "vocab_size": 151_936,
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn the_published_qwen3_is_read() {
+    let preset = preset("qwen3-0.6b").unwrap();
+    let newer = json!({"layer_types": vec!["full_attention"; 28], "rope_theta": null,
+        "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"}});
+    // transformers puts this window into files of models that do not use it.
+    let idle = json!({"sliding_window": 4096, "qk_norm": true});
+    for changes in [json!({}), newer, idle] {
+        assert_eq!(parse(&published_qwen3(&changes)), Ok(preset.clone()), "{changes}");
+    }
+    let shorter =
+        parse(&published_qwen3(&json!({"max_position_embeddings": null, "rope_theta": null}))).unwrap();
+    assert_eq!((shorter.max_position_embeddings, shorter.rope_theta), (32_768, 10_000.0));
+}
+
+#[test]
+fn what_changes_qwen3s_mathematics_is_refused_by_name() {
+    for (changes, message) in [
+        (json!({"use_sliding_window": true}), "`use_sliding_window` is true, false was expected"),
+        (json!({"attention_bias": true}), "`attention_bias` is true, false was expected"),
+        (json!({"qk_norm": false}), "`qk_norm` is false, true was expected"),
+        (
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+            "`rope_scaling.rope_type` is \"yarn\", ",
+        ),
+        (json!({"num_experts": 128}), "`num_experts` is 128, 0 was expected"),
+        (
+            json!({"model_type": "qwen3_moe"}),
+            "`model_type` is \"qwen3_moe\", \"llama\" or \"qwen3\" was expected",
+        ),
+        (
+            json!({"architectures": ["LlamaForCausalLM"]}),
+            "`architectures` is [\"LlamaForCausalLM\"], [\"Qwen3ForCausalLM\"] was expected",
+        ),
+        (json!({"layer_types": ["full_attention"]}), "`layer_types` is [\"full_attention\"], "),
+        (json!({"head_dim": null}), "`head_dim` is missing, a positive whole number was expected"),
+        (json!({"num_key_value_heads": null}), "`num_key_value_heads` is missing, "),
+    ] {
+        let error = parse(&published_qwen3(&changes)).expect_err(message);
+        assert!(error.starts_with(&format!("dir/config.json: {message}")), "{error}");
+    }
+}
+
+/// The keys by which Hugging Face's transformers chooses the class and leaves out windows.
+#[test]
+fn a_written_configuration_names_its_class() {
+    let written = |config: LlamaConfig| serde_json::from_str::<Value>(&config.to_json()).unwrap();
+    let llama = written(tiny(true));
+    assert_eq!(
+        (&llama["model_type"], &llama["architectures"]),
+        (&json!("llama"), &json!(["LlamaForCausalLM"]))
+    );
+    assert_eq!((&llama["mlp_bias"], llama.get("use_sliding_window")), (&json!(false), None));
+    let qwen3 = written(preset("qwen3-0.6b").unwrap());
+    assert_eq!(
+        (&qwen3["model_type"], &qwen3["architectures"]),
+        (&json!("qwen3"), &json!(["Qwen3ForCausalLM"]))
+    );
+    assert_eq!((&qwen3["use_sliding_window"], qwen3.get("mlp_bias")), (&json!(false), None));
+    // All that the published file says, but for what concerns transformers alone.
+    for (key, value) in published_qwen3(&json!({"torch_dtype": "float32"})).as_object().unwrap() {
+        let describes_the_file =
+            ["transformers_version", "use_cache", "attention_dropout"].contains(&key.as_str());
+        assert!(describes_the_file || qwen3[key] == *value || qwen3[key].as_f64() == value.as_f64(), "{key}");
     }
 }
 
@@ -228,7 +314,7 @@ fn a_text_that_is_not_json_gives_line_and_column() {
 #[test]
 fn a_written_configuration_is_read_back() {
     let mut configs: Vec<LlamaConfig> = preset_names().filter_map(preset).collect();
-    configs.extend([tiny(true), tiny(false)]);
+    configs.extend([tiny(true), tiny(false), tiny_qwen3()]);
     configs.push(LlamaConfig { eos_token_id: vec![2, 5], pad_token_id: Some(0), ..tiny(false) });
     configs.push(LlamaConfig { eos_token_id: vec![], bos_token_id: None, rms_norm_eps: 1e-6, ..tiny(false) });
     for config in configs {
@@ -245,6 +331,7 @@ fn presets_have_the_documented_numbers_of_parameters() {
         ("stories42m", 41_689_600),
         ("stories110m", 109_529_856),
         ("smollm2-135m", 134_515_008),
+        ("qwen3-0.6b", 596_049_920),
     ];
     assert!(preset_names().eq(counts.map(|(name, _)| name)));
     for (name, count) in counts {

@@ -10,7 +10,7 @@ use arcane_models::{
 use arcane_tensor::{DType, Encoding, FileError, GgufFile, GgufValue, SafetensorsFile, Tensor};
 use tempfile::TempDir;
 
-use crate::tiny;
+use crate::{tiny, tiny_qwen3};
 
 /// Rows of whole blocks, grouped heads, heads that share the width evenly.
 fn even(tied: bool) -> LlamaConfig {
@@ -69,7 +69,7 @@ fn llama2c_files_keep_every_bit() {
 
 #[test]
 fn gguf_files_keep_every_bit() {
-    for config in [tiny(true), tiny(false), even(true)] {
+    for config in [tiny(true), tiny(false), even(true), tiny_qwen3()] {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let place = Place::new(&config, dtype);
             write_gguf(&place.open("model"), &place.path("a.gguf"), None).unwrap();
@@ -77,6 +77,31 @@ fn gguf_files_keep_every_bit() {
             assert_eq!(source.config(), &config);
             write_hugging_face(&source, &place.path("back"), None).unwrap();
             assert_eq!(place.weights("back"), place.weights("model"), "{dtype}");
+        }
+    }
+}
+
+/// llama.cpp rotates neighbours of Llama's heads, but halves of Qwen3's.
+#[test]
+fn gguf_files_have_the_rows_and_names_of_their_architecture() {
+    for (config, architecture) in [(tiny(true), "llama"), (tiny_qwen3(), "qwen3")] {
+        let place = Place::new(&config, DType::F32);
+        write_gguf(&place.open("model"), &place.path("a.gguf"), None).unwrap();
+        let file = GgufFile::open(&place.path("a.gguf")).unwrap();
+        let name = file.metadata()["general.architecture"].clone();
+        assert_eq!(name, GgufValue::String(architecture.into()));
+        let key = format!("{architecture}.attention.key_length");
+        assert_eq!(file.metadata()[&key], GgufValue::U32(config.head_dim as u32));
+        let bytes = fs::read(place.path("a.gguf")).unwrap();
+        let model = place.open("model");
+        for part in ["q", "k"] {
+            let name = format!("model.layers.1.self_attn.{part}_proj.weight");
+            let rows = model.parameters().find(|p| p.name() == name).unwrap().to_f32();
+            let stored = &file.tensors()[&format!("blk.1.attn_{part}.weight")];
+            let same = bytes[stored.range.clone()] == *rows.bytes();
+            assert_eq!(same, architecture == "qwen3", "{part}");
+            let norm = file.tensors().contains_key(&format!("blk.1.attn_{part}_norm.weight"));
+            assert_eq!(norm, architecture == "qwen3", "{part}");
         }
     }
 }
@@ -136,6 +161,7 @@ fn what_a_format_cannot_say_is_refused_by_name() {
     };
     assert_inexpressible(to_bin(LlamaConfig { rope_theta: 5e5, ..even(true) }), "`rope_theta` is 500000");
     assert_inexpressible(to_bin(LlamaConfig { rms_norm_eps: 1e-6, ..even(true) }), "`rms_norm_eps` is 1e-6");
+    assert_inexpressible(to_bin(tiny_qwen3()), "`model_type` is qwen3, a llama2.c file can only mean llama");
     assert_inexpressible(to_bin(tiny(true)), "`num_attention_heads times head_dim` is 16, a llama2.c file");
 
     let place = Place::new(&tiny(true), DType::F32);

@@ -125,8 +125,11 @@ fn metadata_that_means_another_model_is_refused_by_key() {
         (
             "general.architecture",
             text("gemma"),
-            "`general.architecture` is \"gemma\", \"llama\" was expected",
+            "`general.architecture` is \"gemma\", \"llama\" or \"qwen3\" was expected",
         ),
+        // Its other keys are not there then.
+        ("general.architecture", text("qwen3"), "`qwen3.embedding_length` is missing"),
+        ("split.count", GgufValue::U32(2), "`split.count` is 2, 1 was expected"),
         ("llama.rope.scaling.type", text("yarn"), "`llama.rope.scaling.type` is \"yarn\", \"none\""),
         ("llama.expert_count", GgufValue::U32(8), "`llama.expert_count` is 8, 0 was expected"),
         ("llama.attention.sliding_window", GgufValue::U32(4096), "is 4096, 0 was expected"),

@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 
 use arcane_mil::{Builder, Function, Opset, Role, Strictness, TensorType, evaluate, verify};
 use arcane_models::{
-    LlamaConfig, StepShape, declare_parameters, initialize, load, loss, parameters, read_config, step,
+    Init, LlamaConfig, ParameterSpec, StepShape, declare_parameters, initialize, load, loss, parameters,
+    read_config, step,
 };
 use arcane_tensor::{DType, Tensor};
 
-use crate::tiny;
+use crate::{tiny, tiny_qwen3};
 
 fn loss_function(config: &LlamaConfig, batch: usize, seq: usize) -> Function {
     let mut f = Builder::new("evaluate", Opset::Ios18);
@@ -39,17 +40,20 @@ fn run(
     ["loss_sum", "weight_sum"].map(|name| outputs[name].get(0))
 }
 
+fn all_kinds() -> [LlamaConfig; 3] {
+    [tiny(true), tiny(false), tiny_qwen3()]
+}
+
 const TOKENS: [i32; 6] = [1, 7, 30, 7, 12, 3];
 const TARGETS: [i32; 6] = [7, 30, 7, 12, 3, 9];
 
 #[test]
 fn the_function_is_valid_and_its_ports_are_the_checkpoints_names() {
-    for tied in [true, false] {
-        let config = tiny(tied);
+    for config in all_kinds() {
         let function = loss_function(&config, 2, 8);
         verify(&function, Strictness::Open).unwrap();
         let specs = parameters(&config);
-        assert_eq!(specs.iter().any(|s| s.name == "lm_head.weight"), !tied);
+        assert_eq!(specs.iter().any(|s| s.name == "lm_head.weight"), !config.tie_word_embeddings);
         for (spec, port) in specs.iter().zip(function.parameters()) {
             assert_eq!((&port.name, port.role), (&spec.name, Role::Param));
             assert_eq!(function.ty(port.value), &TensorType::new(DType::F32, &spec.shape));
@@ -57,6 +61,22 @@ fn the_function_is_valid_and_its_ports_are_the_checkpoints_names() {
         let total: usize = specs.iter().map(|s| s.shape.iter().product::<usize>()).sum();
         assert_eq!(total as u64, config.parameter_count());
     }
+}
+
+#[test]
+fn qwen3s_head_norms_stand_after_the_projections() {
+    let specs = parameters(&tiny_qwen3());
+    let at = specs.iter().position(|s| s.name == "model.layers.1.self_attn.o_proj.weight").unwrap();
+    for (spec, part) in specs[at + 1..].iter().zip(["self_attn.q_norm", "self_attn.k_norm"]) {
+        let name = format!("model.layers.1.{part}.weight");
+        let expected = ParameterSpec { name, shape: vec![4], decay: false, init: Init::Ones };
+        assert_eq!(spec, &expected);
+    }
+    let others: Vec<ParameterSpec> = specs
+        .into_iter()
+        .filter(|s| !s.name.ends_with("q_norm.weight") && !s.name.ends_with("k_norm.weight"))
+        .collect();
+    assert_eq!(others, parameters(&tiny(true)));
 }
 
 #[test]
@@ -80,8 +100,7 @@ fn values_are_named_like_the_checkpoint() {
 
 #[test]
 fn random_weights_give_the_loss_of_a_uniform_guess() {
-    for tied in [true, false] {
-        let config = tiny(tied);
+    for config in all_kinds() {
         let params = initialize(&config, 5);
         let [sum, weight] = run(&config, &params, &TOKENS, &TARGETS, &[1.0; 6]);
         assert_eq!(weight, 6.0);
@@ -146,6 +165,30 @@ fn grouped_heads_equal_repeated_heads() {
         .collect();
     let expected = run(&full, &repeated, &TOKENS, &TARGETS, &[1.0; 6]);
     assert_eq!(run(&grouped, &params, &TOKENS, &TARGETS, &[1.0; 6]), expected);
+}
+
+/// Queries and keys of Qwen3 have the length of their gains, whatever that of the projections is; those of Llama have not.
+#[test]
+fn head_norms_take_out_the_length_of_queries_and_keys() {
+    let scaled = |config: &LlamaConfig, part: &str| {
+        let params = strong(config).into_iter().map(|(name, tensor)| {
+            let factor = if name.ends_with(part) { 3.0 } else { 1.0 };
+            let values: Vec<f64> = tensor.to_f64s().iter().map(|x| factor * x).collect();
+            (name, Tensor::from_f64s(DType::F32, tensor.shape(), &values).unwrap())
+        });
+        run(config, &params.collect::<Vec<_>>(), &TOKENS, &TARGETS, &[1.0; 6])[0]
+    };
+    let (qwen3, llama) = (tiny_qwen3(), tiny(true));
+    let (of_qwen3, of_llama) = (scaled(&qwen3, "nothing"), scaled(&llama, "nothing"));
+    for part in ["q_proj.weight", "k_proj.weight"] {
+        // What is left is the epsilon of the norm.
+        assert!((scaled(&qwen3, part) / of_qwen3 - 1.0).abs() < 1e-4, "{part}");
+        assert!((scaled(&llama, part) / of_llama - 1.0).abs() > 1e-3, "{part}");
+    }
+    let by_gain = ["q_norm.weight", "k_norm.weight"].map(|part| scaled(&qwen3, part));
+    assert!(by_gain.iter().all(|loss| (loss / of_qwen3 - 1.0).abs() > 1e-3));
+    // Both multiply all scores.
+    assert!((by_gain[0] / by_gain[1] - 1.0).abs() < 1e-5);
 }
 
 #[test]
@@ -230,8 +273,7 @@ fn logits_by_steps(config: &LlamaConfig, params: &[(String, Tensor)], tokens: &[
 
 #[test]
 fn steps_of_any_length_give_the_logits_of_the_whole_text() {
-    for tied in [true, false] {
-        let config = tiny(tied);
+    for config in all_kinds() {
         let params = strong(&config);
         let by_ones = logits_by_steps(&config, &params, &TOKENS, 1);
         // The loss of a target is the log-sum-exp of the logits minus the target's.

@@ -1,4 +1,4 @@
-//! Configurations, the Llama function, random weights, checkpoints, and models in other files.
+//! Configurations, the function of a model, random weights, checkpoints, and models in other files.
 
 mod checkpoint;
 mod config;
@@ -9,11 +9,12 @@ mod llama;
 
 use std::path::{Path, PathBuf};
 
-use arcane_models::LlamaConfig;
+use arcane_models::{LlamaConfig, ModelType};
 
 /// Small, with grouped heads and a head width that is not `hidden_size / num_attention_heads`.
 fn tiny(tied: bool) -> LlamaConfig {
     LlamaConfig {
+        model_type: ModelType::Llama,
         hidden_size: 12,
         intermediate_size: 20,
         num_hidden_layers: 2,
@@ -30,6 +31,10 @@ fn tiny(tied: bool) -> LlamaConfig {
         eos_token_id: vec![2],
         pad_token_id: None,
     }
+}
+
+fn tiny_qwen3() -> LlamaConfig {
+    LlamaConfig { model_type: ModelType::Qwen3, rms_norm_eps: 1e-6, rope_theta: 1e6, ..tiny(true) }
 }
 
 fn shared() -> PathBuf {
