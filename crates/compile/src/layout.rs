@@ -9,11 +9,13 @@ mod elementwise;
 mod order;
 mod product;
 mod structure;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arcane_mil::{Builder, Function, Op, Operation, Role, ValueId};
+use arcane_mil::{Builder, Function, Op, Operation, Role, Unary, ValueId};
 use arcane_tensor::{DType, Tensor};
 
 use self::elementwise::Dims;
@@ -42,6 +44,9 @@ pub(crate) struct Unplaceable {
 
 type Laying<T> = Result<T, String>;
 
+/// The most axes of a value.
+const MAX_RANK: usize = 5;
+
 /// Rewrites the ops that `places` puts on the engine; values cross between engine and host through reshapes and transposes
 /// on the host.
 pub(crate) fn lay_out(function: &Function, places: &[Place]) -> Result<Placed, Unplaceable> {
@@ -62,14 +67,7 @@ pub(crate) fn lay_out(function: &Function, places: &[Place]) -> Result<Placed, U
         };
         laid.map_err(|why| Unplaceable { op: i, why })?;
     }
-    for o in function.outputs() {
-        let value = layer.host_value(o.value);
-        layer.builder.output(&o.name, value);
-    }
-    for a in function.aliases() {
-        let (o, p) = (&function.outputs()[a.output], &function.parameters()[a.parameter]);
-        layer.builder.alias(&o.name, &p.name);
-    }
+    layer.outputs();
     Ok(Placed { function: layer.builder.finish(), places: layer.places, origins: layer.origins })
 }
 
@@ -165,6 +163,42 @@ impl<'a> Layer<'a> {
         }
     }
 
+    fn outputs(&mut self) {
+        let outputs: Vec<ValueId> = self.old.outputs().iter().map(|o| self.host_value(o.value)).collect();
+        let last_reads = self.last_reads();
+        let definitions = self.builder.function().definitions();
+        for (i, (o, mut value)) in self.old.outputs().iter().zip(outputs).enumerate() {
+            let alias = self.old.aliases().iter().find(|a| a.output == i);
+            let parameter = alias.map(|a| &self.old.parameters()[a.parameter]);
+            let read = parameter.and_then(|p| last_reads.get(&self.host[&p.value]));
+            if read.copied() > definitions[value.index()] {
+                // The parameter is overwritten when the last reader of its old value is done.
+                value = self.one(Place::Host, Op::Unary { kind: Unary::Identity, x: value }, o.value);
+            }
+            self.builder.output(&o.name, value);
+            self.note(Place::Host);
+            if let Some(p) = parameter {
+                self.builder.alias(&o.name, &p.name);
+            }
+        }
+    }
+
+    /// The last op that reads the memory of each value, itself or reshaped.
+    fn last_reads(&self) -> HashMap<ValueId, usize> {
+        let mut memory: HashMap<ValueId, ValueId> = HashMap::new();
+        let mut last = HashMap::new();
+        for (i, operation) in self.builder.function().operations().iter().enumerate() {
+            for v in operation.op.operands() {
+                let of = memory.get(&v).copied().unwrap_or(v);
+                last.insert(of, i);
+                if let (Op::Reshape { .. }, Place::Host) = (&operation.op, self.places[i]) {
+                    memory.insert(operation.results[0], of);
+                }
+            }
+        }
+        last
+    }
+
     /// Appends an op that stands for the current one.
     ///
     /// # Panics
@@ -204,17 +238,47 @@ impl<'a> Layer<'a> {
             self.one(Place::Host, op.clone(), v)
         } else {
             let Laid { id, order } = self.engine[&v].clone();
-            let mut id = self.view(id, &order.memory_sizes());
-            let perm: Vec<usize> = (0..order.memory().len())
+            let positions: Vec<usize> = (0..order.memory().len())
                 .map(|atom| order.memory().iter().position(|&a| a == atom).expect("all atoms are in memory"))
                 .collect();
-            if !perm.is_sorted() {
-                id = self.one(Place::Host, Op::Transpose { x: id, perm }, v);
-            }
+            let id = self.rearranged(id, order.memory_sizes(), &positions, v);
             self.view(id, &shape)
         };
         self.host.insert(v, new);
         new
+    }
+
+    /// A value whose memory has parts of some sizes, with part `positions[i]` in place i, by the host.
+    fn rearranged(
+        &mut self,
+        mut v: ValueId,
+        mut sizes: Vec<usize>,
+        positions: &[usize],
+        named: ValueId,
+    ) -> ValueId {
+        if movement(&sizes, positions).0.len() <= MAX_RANK {
+            return self.transposed(v, &sizes, positions, named);
+        }
+        // One part after the other comes to its place; each time three neighbouring blocks move at most.
+        let mut parts: Vec<usize> = (0..sizes.len()).collect();
+        for (to, part) in positions.iter().enumerate() {
+            let from = parts.iter().position(|p| p == part).expect("a permutation");
+            let mut step: Vec<usize> = (0..sizes.len()).collect();
+            step[to..=from].rotate_right(1);
+            v = self.transposed(v, &sizes, &step, named);
+            parts[to..=from].rotate_right(1);
+            sizes[to..=from].rotate_right(1);
+        }
+        v
+    }
+
+    fn transposed(&mut self, v: ValueId, sizes: &[usize], positions: &[usize], named: ValueId) -> ValueId {
+        if positions.is_sorted() {
+            return v;
+        }
+        let (dims, perm) = movement(sizes, positions);
+        let x = self.view(v, &dims);
+        self.one(Place::Host, Op::Transpose { x, perm }, named)
     }
 
     /// A value under another shape, on the host: memory is not touched.
@@ -303,11 +367,8 @@ impl<'a> Layer<'a> {
         let moved = if let Some(&made) = self.ordered.get(&key) {
             made
         } else {
-            let mut id = self.host_value(v);
-            if !order.memory().is_sorted() {
-                id = self.view(id, &atoms_of(order));
-                id = self.one(Place::Host, Op::Transpose { x: id, perm: order.memory().to_vec() }, v);
-            }
+            let id = self.host_value(v);
+            let id = self.rearranged(id, atoms_of(order), order.memory(), v);
             self.ordered.insert(key, id);
             id
         };
@@ -333,22 +394,9 @@ impl<'a> Layer<'a> {
         if let Some(&made) = self.ordered.get(&key) {
             return Ok(made);
         }
-        // Atoms that stay neighbours move as one.
-        let mut runs: Vec<Vec<usize>> = Vec::new();
-        for &atom in order.memory() {
-            let at = own.memory().iter().position(|&a| a == atom).expect("the same atoms");
-            match runs.last_mut() {
-                Some(run) if run.last() == at.checked_sub(1).as_ref() => run.push(at),
-                _ => runs.push(vec![at]),
-            }
-        }
-        let mut sources: Vec<usize> = (0..runs.len()).collect();
-        sources.sort_by_key(|&r| runs[r][0]);
-        let sizes = own.memory_sizes();
-        let mut dims: Vec<usize> =
-            sources.iter().map(|&r| runs[r].iter().map(|&p| sizes[p]).product()).collect();
-        let mut perm: Vec<usize> =
-            (0..runs.len()).map(|r| sources.iter().position(|&s| s == r).expect("a permutation")).collect();
+        let place = |atom: &usize| own.memory().iter().position(|a| a == atom).expect("the same atoms");
+        let positions: Vec<usize> = order.memory().iter().map(place).collect();
+        let (mut dims, mut perm) = movement(&own.memory_sizes(), &positions);
         if dims.len() > 4 {
             return Err(format!("its elements would move in {} dimensions, an engine has 4", dims.len()));
         }
@@ -362,16 +410,21 @@ impl<'a> Layer<'a> {
         Ok(new)
     }
 
-    /// A constant with its elements in an order, under a shape. A single number stays a scalar.
+    /// A constant of one number as a scalar, which broadcasts to any dimensions.
+    fn number(&mut self, v: ValueId) -> Option<ValueId> {
+        let op = self.constant(v).filter(|_| self.old.ty(v).len() == 1)?;
+        Some(self.constant_in(v, op, &Order::natural(&[]), &[]))
+    }
+
+    /// A constant with its elements in an order, under a shape.
     fn constant_in(&mut self, v: ValueId, op: &Op, order: &Order, dims: &[usize]) -> ValueId {
-        let scalar = self.old.ty(v).len() == 1;
-        let dims = if scalar { Vec::new() } else { dims.to_vec() };
+        let dims = dims.to_vec();
         let key = (v, dims.clone(), order.memory().to_vec());
         if let Some(&made) = self.constants.get(&key) {
             return made;
         }
         let op = match op {
-            Op::Const(t) if scalar || order.memory().is_sorted() => {
+            Op::Const(t) if order.memory().is_sorted() => {
                 Op::Const(Arc::new(Tensor::clone(t).reshape(&dims).expect("as many elements as before")))
             }
             Op::Const(t) => Op::Const(Arc::new(permuted(t, &atoms_of(order), order.memory(), &dims))),
@@ -382,6 +435,23 @@ impl<'a> Layer<'a> {
         self.constants.insert(key, new);
         new
     }
+}
+
+/// The transpose, as dimensions and their permutation, that puts part `positions[i]` of memory in place i. Parts that stay
+/// neighbours move as one.
+fn movement(sizes: &[usize], positions: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    for &at in positions {
+        match runs.last_mut() {
+            Some(run) if run.last() == at.checked_sub(1).as_ref() => run.push(at),
+            _ => runs.push(vec![at]),
+        }
+    }
+    let mut sources: Vec<usize> = (0..runs.len()).collect();
+    sources.sort_by_key(|&r| runs[r][0]);
+    let dims = sources.iter().map(|&r| runs[r].iter().map(|&p| sizes[p]).product()).collect();
+    let place = |r: usize| sources.iter().position(|&s| s == r).expect("a permutation");
+    (dims, (0..runs.len()).map(place).collect())
 }
 
 /// The sizes of the atoms in the order of the axes.
@@ -436,9 +506,13 @@ pub(crate) fn made_of_weights(function: &Function) -> Vec<bool> {
     weights(function)
 }
 
-/// Where each op runs, by its kind and types: engines compute fp16 and nothing else. `refused` ops run on the host.
+/// Where each op runs, by its kind and types: engines compute fp16 and nothing else, and have no arrays without elements.
+/// `refused` ops run on the host.
 pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> Vec<Place> {
-    let half = |v: &ValueId| function.ty(*v).dtype == DType::F16;
+    let half = |v: &ValueId| {
+        let ty = function.ty(*v);
+        ty.dtype == DType::F16 && !ty.shape.contains(&0)
+    };
     let definitions = function.definitions();
     let weights = weights(function);
     let mut places: Vec<Place> = Vec::with_capacity(function.operations().len());

@@ -1,8 +1,9 @@
 //! MIL to a Plan: which functions run, on which buffers, with which types.
 //!
 //! In the order in which a program meets them: [`simplify`] removes what need not be computed, [`mixed`] gives every value
-//! its type, and [`plan`] lays the functions of a training program out over buffers. A [`Plan`] is plain data; a session
-//! runs it on an engine.
+//! its type, and [`plan`] lays the functions of a training program out over buffers. For a chip, [`legalise`] runs both with
+//! the passes between them; then ops get places and orders of elements (`layout`), and the function is cut into programs
+//! (`partition`). A [`Plan`] is plain data; a session runs it on engines.
 
 mod canonical;
 mod layout;
@@ -13,7 +14,9 @@ mod precision;
 mod predict;
 mod simplify;
 
-pub use legalise::{chunk_heads, decompose_attention, pad_contractions, scale_norms};
+pub use legalise::{
+    ENGINE_PASSES, EnginePass, chunk_heads, decompose_attention, legalise, pad_contractions, scale_norms,
+};
 pub use plan::{
     BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanFilesError,
     PlanOptions, PortBinding, Step, TrainingProgram, Work, plan, plan_functions,
@@ -21,3 +24,11 @@ pub use plan::{
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
 pub use predict::{Prediction, UNCERTAINTY};
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};
+
+#[cfg(test)]
+#[path = "../tests/suite/golden.rs"]
+mod golden;
+#[cfg(test)]
+#[path = "../tests/suite/random.rs"]
+#[allow(dead_code, reason = "the tests of whole plans use all of it")]
+mod random;

@@ -3,6 +3,8 @@
 mod cuts;
 mod extract;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -103,6 +105,8 @@ struct Graph<'a> {
     definitions: Vec<Option<usize>>,
     parts: Vec<Part>,
     is_output: Vec<bool>,
+    /// For each op that overwrites a parameter, the ops before it that read the parameter.
+    readers: BTreeMap<usize, Vec<usize>>,
 }
 
 impl<'a> Graph<'a> {
@@ -132,7 +136,20 @@ impl<'a> Graph<'a> {
             }
         };
         let parts = function.operations().iter().enumerate().map(part).collect();
-        Self { function, definitions, parts, is_output }
+        let mut graph = Self { function, definitions, parts, is_output, readers: BTreeMap::new() };
+        for a in function.aliases() {
+            let parameter = function.parameters()[a.parameter].value;
+            let output = graph.definitions[function.outputs()[a.output].value.index()];
+            graph.readers.extend(output.map(|op| (op, graph.readers_of(parameter, op))));
+        }
+        graph
+    }
+
+    /// The ops of pieces before `end` that read a value's memory.
+    fn readers_of(&self, v: ValueId, end: usize) -> Vec<usize> {
+        let reads =
+            |op: usize| self.function.operations()[op].op.operands().iter().any(|&o| self.base(o) == v);
+        self.running().map(|(op, _)| op).take_while(|&op| op < end).filter(|&op| reads(op)).collect()
     }
 
     /// The op that a value comes from, through views; `None` for a parameter.
@@ -157,6 +174,11 @@ impl<'a> Graph<'a> {
             .into_iter()
             .filter_map(|v| self.source(v))
             .filter(|&d| matches!(self.parts[d], Part::Runs(_)))
+    }
+
+    /// The ops of pieces that have to be done before an op: those that it reads, and those that read what it overwrites.
+    fn waits_for(&self, op: usize) -> impl Iterator<Item = usize> + '_ {
+        self.reads(op).chain(self.readers.get(&op).into_iter().flatten().copied())
     }
 
     /// The ops of pieces, in order.

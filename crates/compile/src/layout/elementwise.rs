@@ -99,6 +99,10 @@ impl Layer<'_> {
         let dims = Dims::of(&order, mark, leader.as_deref())?;
         let mut realised = Vec::with_capacity(operands.len());
         for (&v, axes) in operands.iter().zip(&missing) {
+            if let Some(number) = self.number(v) {
+                realised.push(number);
+                continue;
+            }
             let own = order.without(axes).with_rank(shape.len());
             let is_there =
                 |group: &Vec<usize>| group.first().is_none_or(|&a| !axes.contains(&order.axis_of(a)));

@@ -34,6 +34,9 @@ impl Layer<'_> {
         operands: [ValueId; 2],
         swapped: [bool; 2],
     ) -> Laying<()> {
+        if operands.iter().any(|&v| self.old.ty(v).shape.len() < 2) {
+            return Err("a vector is not a matrix".into());
+        }
         let [x, y] = [0, 1].map(|side| {
             let value = operands[side];
             let rank = self.old.ty(value).shape.len();
@@ -61,17 +64,17 @@ impl Layer<'_> {
         let uncommon = "the summed axes are cut where they have no common factors";
         x.order.refine(x.inner, &y_sizes).ok_or(uncommon)?;
         y.order.refine(y.inner, &x_sizes).ok_or(uncommon)?;
-        if batched { self.batched_product(result, x, y) } else { self.plain_product(result, x, y) }
+        if batched { self.batched_product(result, x, y) } else { self.plain_product(result, &x, &y) }
     }
 
     /// y is one matrix: all axes of x but the summed one are its rows.
-    fn plain_product(&mut self, result: ValueId, x: Factor, y: Factor) -> Laying<()> {
+    fn plain_product(&mut self, result: ValueId, x: &Factor, y: &Factor) -> Laying<()> {
         let rank = self.old.ty(result).shape.len();
         let rows: Vec<usize> = others(&x.order, x.inner);
         let columns: Vec<usize> = others(&y.order, y.inner);
         let (x_weight, y_weight) = (self.weights[x.value.index()], self.weights[y.value.index()]);
-        let a = self.ready(&x, &[], &rows, &[1, 1])?;
-        let b = self.ready(&y, &[], &columns, &[1, 1])?;
+        let a = self.ready(x, &[], &rows, &[1, 1])?;
+        let b = self.ready(y, &[], &columns, &[1, 1])?;
         let transposed = match (x_weight, y_weight) {
             (false, true) => true,
             (true, false) => false,

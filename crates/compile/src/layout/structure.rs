@@ -10,13 +10,12 @@ use crate::plan::Place;
 impl Layer<'_> {
     pub(super) fn reshape(&mut self, result: ValueId, x: ValueId, shape: &[usize]) -> Laying<()> {
         let Laid { id, order } = self.laid(x);
-        let laid = match order.reshape(shape) {
-            Some(order) => Laid { id, order },
-            None => {
-                let natural = Order::natural(&self.old.ty(x).shape);
-                let id = self.realise_merged(x, &natural, &natural.memory_sizes())?;
-                Laid { id, order: Order::natural(shape) }
-            }
+        let laid = if let Some(order) = order.reshape(shape) {
+            Laid { id, order }
+        } else {
+            let natural = Order::natural(&self.old.ty(x).shape);
+            let id = self.realise_merged(x, &natural, &natural.memory_sizes())?;
+            Laid { id, order: Order::natural(shape) }
         };
         self.engine.insert(result, laid);
         Ok(())

@@ -1,6 +1,6 @@
 //! Attention and its gradients in products, sums and softmax.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arcane_mil::{
@@ -25,7 +25,7 @@ pub fn decompose_attention(function: &Function) -> Function {
         found.iter().filter(|r| matches!(r.what, Recognised::AttentionGradient { .. })).collect();
     let last: HashMap<usize, &Region> =
         gradients.iter().filter_map(|r| Some((first_safe(function, r)?, *r))).collect();
-    let covered: HashMap<usize, ()> = last.values().flat_map(|r| r.ops.iter().map(|&i| (i, ()))).collect();
+    let covered: HashSet<usize> = last.values().flat_map(|r| r.ops.iter().copied()).collect();
     let mut decomposer =
         Decomposer { rewriter: Rewriter::new(function), old: function, masks: HashMap::new() };
     decomposer.rewriter.copy_parameters();
@@ -33,7 +33,7 @@ pub fn decompose_attention(function: &Function) -> Function {
         if let Some(region) = last.get(&i) {
             decomposer.gradient(region).expect("gradients of attention are well-typed");
         }
-        if covered.contains_key(&i) {
+        if covered.contains(&i) {
             continue;
         }
         match &operation.op {
@@ -65,6 +65,8 @@ fn first_safe(function: &Function, region: &Region) -> Option<usize> {
     let definitions = function.definitions();
     let mask = match mask {
         ScoreMask::None => None,
+        // Such a score still counts in the softmax.
+        ScoreMask::Select(_, score) if f64::from(*score) > HIDDEN => return None,
         ScoreMask::Select(m, _) | ScoreMask::Add(m) => Some(*m),
     };
     let inputs = [*query, *key, *value, *d_out].into_iter().chain(mask);
@@ -177,7 +179,7 @@ impl Decomposer<'_> {
         let b = &mut self.rewriter.builder;
         let made = if let Some(Op::Const(sees)) = constant {
             let values: Vec<f64> =
-                sees.to_f64s().into_iter().map(|s| if s != 0.0 { 0.0 } else { HIDDEN }).collect();
+                sees.to_f64s().into_iter().map(|s| if s == 0.0 { HIDDEN } else { 0.0 }).collect();
             let tensor = Tensor::from_f64s(DType::F16, sees.shape(), &values).expect("as many as before");
             push(b, &path, Op::Const(Arc::new(tensor)))?
         } else {

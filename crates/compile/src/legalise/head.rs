@@ -20,7 +20,7 @@ const COLUMN_UNIT: usize = 32;
 #[must_use]
 pub fn chunk_heads(function: &Function, columns: usize) -> Function {
     let found = regions(function);
-    let heads: Vec<Head<'_>> = found.iter().filter_map(|r| Head::new(function, r)).collect();
+    let heads: Vec<CrossEntropy<'_>> = found.iter().filter_map(|r| CrossEntropy::new(function, r)).collect();
     if heads.is_empty() {
         return function.clone();
     }
@@ -56,7 +56,7 @@ pub fn chunk_heads(function: &Function, columns: usize) -> Function {
 }
 
 /// A region that can be rewritten.
-struct Head<'a> {
+struct CrossEntropy<'a> {
     region: &'a Region,
     hidden: ValueId,
     head: ValueId,
@@ -69,14 +69,15 @@ struct Head<'a> {
     gradient_at: Option<usize>,
 }
 
-impl<'a> Head<'a> {
+impl<'a> CrossEntropy<'a> {
     fn new(function: &Function, region: &'a Region) -> Option<Self> {
         let Recognised::CrossEntropy { hidden, head, targets, log_sum, picked, gradient } = &region.what
         else {
             return None;
         };
         let is_half = [*hidden, *head].iter().all(|&v| function.ty(v).dtype == DType::F16);
-        if !is_half {
+        let has_columns = function.ty(*head).shape[0] > 0;
+        if !is_half || !has_columns {
             return None;
         }
         let forward: Vec<ValueId> = log_sum.iter().chain(picked).copied().collect();
@@ -131,7 +132,7 @@ struct Chunker<'a> {
 }
 
 impl Chunker<'_> {
-    fn forward(&mut self, index: usize, head: &Head<'_>) -> Result<(), BuildError> {
+    fn forward(&mut self, index: usize, head: &CrossEntropy<'_>) -> Result<(), BuildError> {
         let path = self.old.value(head.log_sum.unwrap_or(head.hidden)).path.clone();
         let [hidden, weight, targets] = [head.hidden, head.head, head.targets].map(|v| self.rewriter.get(v));
         let vocabulary = self.old.ty(head.head).shape[0];
@@ -185,7 +186,7 @@ impl Chunker<'_> {
         Ok(())
     }
 
-    fn backward(&mut self, index: usize, head: &Head<'_>) -> Result<(), BuildError> {
+    fn backward(&mut self, index: usize, head: &CrossEntropy<'_>) -> Result<(), BuildError> {
         let Some(gradient) = head.gradient else { return Ok(()) };
         let path = self.old.value(gradient.d_hidden.or(gradient.d_head).unwrap_or(head.hidden)).path.clone();
         let [hidden, factor, update] =
@@ -249,7 +250,7 @@ fn chunk_sizes(vocabulary: usize, columns: usize) -> Vec<usize> {
     let chunks = vocabulary.div_ceil(columns);
     let size = vocabulary.div_ceil(chunks).next_multiple_of(COLUMN_UNIT).min(columns);
     let mut sizes = vec![size; vocabulary / size];
-    if vocabulary % size > 0 {
+    if !vocabulary.is_multiple_of(size) {
         sizes.push(vocabulary % size);
     }
     sizes

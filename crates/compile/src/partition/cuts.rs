@@ -211,3 +211,46 @@ fn boundary(repeat: &Repetition, crossing: &[usize]) -> (usize, usize) {
     let first = candidates.min_by_key(|&f| (cost(f), f % repeat.period)).unwrap_or(repeat.start);
     (first, cost(first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some ops, a layer of `period` ops `times` times, some other ops.
+    fn layers(before: usize, period: usize, times: usize, after: usize) -> Vec<u64> {
+        let others = |from: u64, n: usize| from..from + n as u64;
+        let layers = (0..period * times).map(|i| (i % period) as u64);
+        others(1000, before).chain(layers).chain(others(2000, after)).collect()
+    }
+
+    #[test]
+    fn layers_are_found_with_what_surrounds_them() {
+        let found = repetition(&layers(5, 20, 4, 7)).unwrap();
+        assert_eq!((found.start, found.period, found.end()), (5, 20, 85));
+        // Twice is a repetition, a part of a second time is not, and neither is what is short.
+        assert_eq!(repetition(&layers(0, 20, 2, 0)).unwrap().period, 20);
+        assert!(repetition(&layers(0, 20, 1, 12)).is_none());
+        assert!(repetition(&layers(3, SHORTEST_PERIOD - 1, 2, 3)).is_none());
+        assert!(repetition(&[]).is_none() && repetition(&[1; 7]).is_none());
+    }
+
+    #[test]
+    fn the_shortest_of_periods_that_cover_as_much_is_taken() {
+        assert_eq!(repetition(&layers(0, 12, 8, 0)).unwrap().period, 12, "not 24 or 48");
+        assert_eq!(repetition(&[1; 64]).unwrap().period, SHORTEST_PERIOD);
+    }
+
+    #[test]
+    fn the_cut_is_where_the_least_crosses_in_all_repetitions() {
+        let repeat = Repetition { start: 2, period: 8, matches: 16 };
+        let mut crossing = vec![100; 40];
+        for at in [5, 13, 21] {
+            crossing[at] = 8;
+        }
+        // Cheap once, dear elsewhere.
+        crossing[7] = 1;
+        assert_eq!(boundary(&repeat, &crossing), (5, 8));
+        // All alike: the cut that leaves nothing over before the first repetition.
+        assert_eq!(boundary(&repeat, &[100; 40]), (8, 100));
+    }
+}

@@ -29,7 +29,7 @@ fn aligned(stage: usize, place: Place) -> usize {
 pub(super) fn stages(graph: &Graph<'_>) -> Stages {
     let mut earliest: BTreeMap<usize, usize> = BTreeMap::new();
     for (i, place) in graph.running() {
-        let after = graph.reads(i).map(|d| earliest[&d]).max().unwrap_or(0);
+        let after = graph.waits_for(i).map(|d| earliest[&d]).max().unwrap_or(0);
         earliest.insert(i, aligned(after, place));
     }
     let end = earliest.values().copied().max().unwrap_or(0);
@@ -40,7 +40,7 @@ pub(super) fn stages(graph: &Graph<'_>) -> Stages {
         let mine = latest.get(&i).copied().unwrap_or(last).min(last);
         let mine = if aligned(mine, place) == mine { mine } else { mine - 1 };
         latest.insert(i, mine);
-        for d in graph.reads(i) {
+        for d in graph.waits_for(i) {
             let bound = latest.entry(d).or_insert(mine);
             *bound = mine.min(*bound);
         }
@@ -50,7 +50,7 @@ pub(super) fn stages(graph: &Graph<'_>) -> Stages {
     for (&i, &place) in &places {
         let current = &mut current[usize::from(place == Place::Engine)];
         // What it reads may have been put later than it could have been.
-        let after = graph.reads(i).map(|d| stages[&d]).max().unwrap_or(0);
+        let after = graph.waits_for(i).map(|d| stages[&d]).max().unwrap_or(0);
         *current = (*current).clamp(aligned(after, place), latest[&i].max(aligned(after, place)));
         stages.insert(i, *current);
     }
@@ -78,7 +78,7 @@ impl Stages {
             if stage % 2 == 1 {
                 continue;
             }
-            let key = graph.reads(op).map(|d| keys[&d]).max().unwrap_or(0);
+            let key = graph.waits_for(op).map(|d| keys[&d]).max().unwrap_or(0);
             keys.insert(op, key);
             groups.entry((key, stage)).or_default().push(op);
         }

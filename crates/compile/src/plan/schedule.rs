@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use arcane_chip::surface::SurfaceLayout;
 use arcane_chip::{Chip, Family};
-use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId, remove_dead_code};
+use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId};
 
 use super::build::{Layout, PlanError, PlanOptions};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
 use crate::layout::{Placed, lay_out, places};
 use crate::partition::{Limits, Piece, partition};
-use crate::{
-    Precision, canonical, chunk_heads, decompose_attention, fold_identities, mixed, pad_contractions,
-    scale_norms, simplify,
-};
+use crate::{Precision, canonical, legalise, mixed, simplify};
 
 /// What functions are compiled for.
 #[derive(Clone, Copy)]
@@ -43,20 +40,7 @@ impl Target {
             let origins = (0..places.len()).collect();
             return Compiled { placed: Placed { function, places, origins }, refused: Vec::new() };
         };
-        // Identities hide what the next passes look for.
-        let f = simplify(function);
-        // Before types: all of a norm is fp32 then, and its derivative has one spelling.
-        let f = scale_norms(&f);
-        let f = mixed(&f, Precision::Engine);
-        // Casts that cancel stand between the ops of a region.
-        let f = simplify(&f);
-        let f = chunk_heads(&f, *chip.limits.max_output_channels);
-        // Last of those that write new products. Equal ops are not merged after it: the backward pass computes the
-        // probabilities again, because to keep them costs more.
-        let f = decompose_attention(&f);
-        let f = pad_contractions(&f, *chip.limits.inner_multiple);
-        let f = remove_dead_code(&fold_identities(&f));
-        place(chip, &f)
+        place(chip, &legalise(function, chip))
     }
 }
 
@@ -518,7 +502,7 @@ impl<'a> CallBuilder<'a> {
 /// Steps, with what each has to wait for.
 #[derive(Default)]
 struct Steps {
-    steps: Vec<Step>,
+    list: Vec<Step>,
     writer: HashMap<usize, usize>,
     readers: HashMap<usize, Vec<usize>>,
 }
@@ -526,7 +510,7 @@ struct Steps {
 impl Steps {
     /// Appends a step that reads and writes buffers.
     fn push(&mut self, work: Work, reads: &[usize], writes: &[usize]) {
-        let index = self.steps.len();
+        let index = self.list.len();
         let mut after: Vec<usize> = reads.iter().filter_map(|b| self.writer.get(b)).copied().collect();
         for b in writes {
             after.extend(self.writer.get(b));
@@ -534,7 +518,7 @@ impl Steps {
         }
         let mut step = Step { work, after: Vec::new() };
         // Steps of one place run in order: the last of the other place is enough.
-        let other = |s: &usize| self.steps[*s].place() != step.place();
+        let other = |s: &usize| self.list[*s].place() != step.place();
         step.after.extend(after.into_iter().filter(other).max());
         for &b in reads {
             self.readers.entry(b).or_default().push(index);
@@ -543,10 +527,10 @@ impl Steps {
             self.writer.insert(b, index);
             self.readers.remove(&b);
         }
-        self.steps.push(step);
+        self.list.push(step);
     }
 
     fn finish(self) -> Vec<Step> {
-        self.steps
+        self.list
     }
 }

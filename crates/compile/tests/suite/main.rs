@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, reason = "tests are not documented")]
 
+mod engine_plan;
+mod execute;
+mod golden;
+mod legalise;
 mod plan;
 mod precision;
 mod random;

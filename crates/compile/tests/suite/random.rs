@@ -142,3 +142,116 @@ fn step(b: &mut Builder, random: &mut Random, x: ValueId, y: ValueId, indices: [
     };
     made.expect("operands broadcast to [4, 4]")
 }
+
+/// A random program of ops and shapes that a layout has to deal with: axes of length 1, batches that broadcast, reshapes
+/// that cut axes where they have no common factors. Numbers stay small.
+pub(crate) fn shaped_program(random: &mut Random, length: usize, dtype: DType) -> Function {
+    let mut b = Builder::new("shaped", Opset::Ios18);
+    let ty = |shape: &[usize]| TensorType::new(dtype, shape);
+    let weights = [
+        b.parameter("up", ty(&[6, 4]), Role::Param),
+        b.parameter("down", ty(&[4, 6]), Role::Param),
+        b.parameter("gain", ty(&[4]), Role::Param),
+    ];
+    let mut made = vec![
+        b.parameter("x", ty(&[2, 3, 4]), Role::Batch),
+        b.parameter("y", ty(&[1, 2, 6, 4]), Role::Batch),
+        b.parameter("z", ty(&[4, 1]), Role::Batch),
+        b.parameter("s", ty(&[]), Role::Scalar),
+    ];
+    let rows = b.parameter("rows", TensorType::new(DType::I32, &[2]), Role::Batch);
+    while b.function().operations().len() < length {
+        made.extend(shaped_step(&mut b, random, &made, &weights, rows));
+    }
+    let mut used = vec![false; b.function().values().len()];
+    for v in b.function().operations().iter().flat_map(|o| o.op.operands()) {
+        used[v.index()] = true;
+    }
+    let outputs: Vec<ValueId> = made
+        .into_iter()
+        .enumerate()
+        .filter(|(i, v)| !used[v.index()] || i % 7 == 6)
+        .map(|(_, v)| v)
+        .collect();
+    for (i, v) in outputs.into_iter().enumerate() {
+        b.output(&format!("out{i}"), v);
+    }
+    b.finish()
+}
+
+/// The most elements of a value of a shaped program.
+const MOST_ELEMENTS: usize = 600;
+
+/// What one more op makes: nothing if the operands that were drawn do not fit.
+fn shaped_step(
+    b: &mut Builder,
+    random: &mut Random,
+    made: &[ValueId],
+    weights: &[ValueId; 3],
+    rows: ValueId,
+) -> Vec<ValueId> {
+    let (x, y) = (random.pick(made), random.pick(made));
+    let (shape, dtype) = (b.shape(x), b.ty(x).dtype);
+    let rank = shape.len();
+    if b.ty(x).len() > MOST_ELEMENTS || b.ty(y).len() > MOST_ELEMENTS {
+        return Vec::new();
+    }
+    let axis = random.below(rank.max(1));
+    let result = match random.below(16) {
+        0 => b.unary(random.pick(&[Unary::Abs, Unary::Sigmoid, Unary::Silu, Unary::Identity]), x),
+        1 | 2 => b.binary(random.pick(&[Binary::Add, Binary::Sub, Binary::Maximum]), x, y),
+        3 => b.mul(x, y).and_then(|p| b.scale(p, 0.25)),
+        4 | 5 => b.reshape(x, &random_shape(random, shape.iter().product())),
+        6 | 7 => {
+            let mut perm: Vec<usize> = (0..rank).collect();
+            (1..rank).for_each(|i| perm.swap(i, random.below(i + 1)));
+            b.transpose(x, &perm)
+        }
+        8 => {
+            let axes: Vec<usize> = (0..rank).filter(|_| random.below(2) == 0).collect();
+            let kind = random.pick(&[Reduce::Mean, Reduce::Max, Reduce::Min]);
+            b.reduce(kind, x, &axes, random.below(2) == 0)
+        }
+        9 => b.softmax(x, axis),
+        10 => {
+            let (transpose_x, transpose_y) = (random.below(2) == 0, random.below(2) == 0);
+            b.matmul(x, y, transpose_x, transpose_y).and_then(|p| b.scale(p, 0.25))
+        }
+        11 => b.linear(x, random.pick(weights), None).and_then(|p| b.scale(p, 0.25)),
+        12 => {
+            let mut other = shape.clone();
+            other.iter_mut().skip(axis).take(1).for_each(|d| *d = 1 + random.below(2));
+            let padding = b.fill(dtype, &other, 0.5);
+            let values = random.pick(&[[x, x], [x, y], [x, padding], [padding, x]]);
+            b.concat(&values, axis)
+        }
+        13 if rank > 0 && shape[axis] > 1 => {
+            let first = 1 + random.below(shape[axis] - 1);
+            return b.split(x, axis, &[first, shape[axis] - first]).unwrap_or_default();
+        }
+        14 => {
+            let reps: Vec<usize> =
+                (0..rank).map(|a| if a == axis { 1 + random.below(3) } else { 1 }).collect();
+            b.tile(x, &reps)
+        }
+        15 if rank > 0 && shape[axis] > 1 => b.gather(x, rows, axis),
+        _ => b.mul(x, weights[2]).and_then(|p| b.rms_norm(p, weights[2], 1e-5)),
+    };
+    result.into_iter().filter(|v| b.shape(*v).len() <= 5).collect()
+}
+
+/// A shape of rank 5 at most with a number of elements.
+fn random_shape(random: &mut Random, mut elements: usize) -> Vec<usize> {
+    let mut shape = Vec::new();
+    for _ in 0..random.below(4) {
+        let divisors: Vec<usize> = (1..=elements).filter(|d| elements.is_multiple_of(*d)).collect();
+        let d = random.pick(&divisors);
+        shape.push(d);
+        elements /= d;
+    }
+    shape.push(elements);
+    if random.below(4) == 0 {
+        shape.insert(0, 1);
+    }
+    shape
+}
