@@ -227,22 +227,22 @@ fn arrays_without_elements() {
 
 #[test]
 fn an_overwritten_parameter_is_read_before() {
-    // Readers of the old value: on the host and on the engine, before and after what overwrites it.
+    // Readers of the old value: on the host and on the engine, before and after what overwrites it. With a last axis of
+    // length 1 the engine reads the states where they are.
     for dtype in [DType::F32, DType::F16] {
         let mut f = Builder::new("f", Opset::Ios18);
-        let x = f.parameter("x", TensorType::new(dtype, &[2, 32]), Role::Batch);
-        let state = f.parameter("state", TensorType::new(dtype, &[2, 32]), Role::State);
-        let kept = f.parameter("kept", TensorType::new(dtype, &[2, 32]), Role::State);
-        let flat = f.reshape(state, &[64]).unwrap();
+        let x = f.parameter("x", TensorType::new(dtype, &[1, 32, 32, 1]), Role::Batch);
+        let state = f.parameter("state", TensorType::new(dtype, &[1, 32, 32, 1]), Role::State);
+        let kept = f.parameter("kept", TensorType::new(dtype, &[1, 32, 32, 1]), Role::State);
+        let flat = f.reshape(state, &[1024]).unwrap();
         let new = f.add(state, x).unwrap();
-        let p = f.softmax(new, 1).unwrap();
+        let p = f.softmax(new, 2).unwrap();
         let weighted = f.mul(p, state).unwrap();
-        let q = f.softmax(weighted, 0).unwrap();
-        let row = f.reshape(flat, &[4, 16]).unwrap();
+        let q = f.softmax(weighted, 1).unwrap();
+        let row = f.reshape(flat, &[16, 64]).unwrap();
         let row = f.abs(row).unwrap();
         let late = f.mul(q, kept).unwrap();
-        // The host could compute this one before the engine has read the old value.
-        let new_kept = f.softmax(x, 0).unwrap();
+        let new_kept = f.softmax(x, 1).unwrap();
         for (name, v) in [("new", new), ("q", q), ("row", row), ("late", late), ("new_kept", new_kept)] {
             f.output(name, v);
         }
