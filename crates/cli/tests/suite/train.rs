@@ -121,7 +121,7 @@ fn auto_says_where_it_runs() {
     let place = Place::new();
     let output = place.arcane(&["train", "small.toml", "--steps", "1"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stderr).starts_with("device: cpu, since "), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("device: sim of m4, since "), "{}", text(&output.stderr));
 }
 
 #[test]
