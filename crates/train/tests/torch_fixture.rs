@@ -22,7 +22,7 @@ const QWEN3: &str = "qwen3";
 fn fixture(variant: &str, precision: Precision) -> (PathBuf, Trajectory, Trainer) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(variant);
     let recorded = Trajectory::read(&folder.join("trajectory.json"));
-    let trainer = recorded.trainer(&folder, &folder.join("tokens.bin"), precision);
+    let trainer = recorded.trainer(None, &folder, &folder.join("tokens.bin"), precision);
     (folder, recorded, trainer)
 }
 

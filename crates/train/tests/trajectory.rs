@@ -4,21 +4,26 @@ mod common;
 
 use std::path::Path;
 
+use arcane_chip::Chip;
 use arcane_compile::Precision;
 use arcane_tensor::Tensor;
 use arcane_train::trainer::Trainer;
 
 use common::{Allowed, Checksums, Trajectory, assert_close};
 
-/// The record, and what makes a trainer that is to follow it.
-fn recorded() -> (Trajectory, impl Fn(&Trajectory, Precision) -> Trainer) {
+/// The record, and what makes a trainer that is to follow it, on a chip's simulated engine or the host.
+fn recorded_on(chip: Option<&'static Chip>) -> (Trajectory, impl Fn(&Trajectory, Precision) -> Trainer) {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let recorded = Trajectory::read(&shared.join("trajectories/stories260k.json"));
     let trainer = move |recorded: &Trajectory, precision| {
         let tokens = shared.join("trajectories/tinystories-train.tok512.bin");
-        recorded.trainer(&shared.join("data/stories260k"), &tokens, precision)
+        recorded.trainer(chip, &shared.join("data/stories260k"), &tokens, precision)
     };
     (recorded, trainer)
+}
+
+fn recorded() -> (Trajectory, impl Fn(&Trajectory, Precision) -> Trainer) {
+    recorded_on(None)
 }
 
 /// The checksums as the readme of the trajectory compares them: everything relative to itself. An element counts as at least
@@ -59,4 +64,14 @@ fn fp16_stays_near_and_skips_nothing() {
     let (recorded, trainer) = recorded();
     let allowed = Allowed { loss: 2e-2, grad_norm: 1e-2, weights: 1e-3 };
     recorded.assert_followed_by(trainer(&recorded, Precision::Fp16), &allowed);
+}
+
+#[test]
+#[ignore = "needs ../shared"]
+fn simulated_engines_stay_near_and_skip_nothing() {
+    for chip in ["m1", "m4"] {
+        let (recorded, trainer) = recorded_on(Some(Chip::named(chip).unwrap()));
+        let allowed = Allowed { loss: 2e-2, grad_norm: 1e-2, weights: 1e-3 };
+        recorded.assert_followed_by(trainer(&recorded, Precision::Engine), &allowed);
+    }
 }

@@ -1,6 +1,7 @@
 //! Where a stage of the engine is cut into programs.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 
 use super::Graph;
 use crate::canonical;
@@ -25,7 +26,7 @@ pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize], max_ports: usize) -> Chun
     for chunk in std::mem::take(&mut found.chunks) {
         let pieces = within_ports(graph, chunk, max_ports);
         if pieces.len() > 1 {
-            found.why.push_str(&format!(", one of them in {} for its inputs and outputs", pieces.len()));
+            let _ = write!(found.why, ", one of them in {} for its inputs and outputs", pieces.len());
         }
         cut.extend(pieces);
     }

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcane_chip::Chip;
 use arcane_compile::Precision;
-use arcane_engine::SoftwareEngine;
+use arcane_engine::{Engine, SimulatedEngine, SoftwareEngine};
 use arcane_session::Engines;
 use arcane_tensor::Tensor;
 use arcane_train::batches::Data;
@@ -104,12 +105,19 @@ impl Trajectory {
         )
     }
 
-    /// A trainer of the model in a folder, before the first of the recorded steps.
-    pub(crate) fn trainer(&self, model: &Path, tokens: &Path, precision: Precision) -> Trainer {
+    /// A trainer of the model in a folder, before the first of the recorded steps, on a chip's simulated engine or the host.
+    pub(crate) fn trainer(
+        &self,
+        chip: Option<&'static Chip>,
+        model: &Path,
+        tokens: &Path,
+        precision: Precision,
+    ) -> Trainer {
         let config = Config::parse(&self.config(model, tokens), &model.join("run.toml"), &[]).unwrap();
+        let accelerator = chip.map(|c| Arc::new(SimulatedEngine::new(c, 2).unwrap()) as Arc<dyn Engine>);
         let environment = Environment {
-            engines: Engines::host(Arc::new(SoftwareEngine::new(2).unwrap())),
-            chip: None,
+            engines: Engines { accelerator, host: Arc::new(SoftwareEngine::new(2).unwrap()) },
+            chip,
             precision,
             clock: Arc::new(Stopped),
             available_bytes: None,
