@@ -1,10 +1,12 @@
 //! `arcane bench`.
 
+mod generate;
 mod kernels;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use arcane_compile::Precision;
 use arcane_models::{LlamaConfig, preset};
 use arcane_train::batches::Data;
 use arcane_train::config::{
@@ -17,7 +19,7 @@ use arcane_train::trainer::{StepTimes, Trainer};
 use arcane_train::{SetupError, StepError};
 use serde_json::{Value, json};
 
-use crate::device::{Device, DeviceArguments, Dtype};
+use crate::device::{Chosen, Device, DeviceArguments};
 use crate::failure::Failure;
 use crate::system::peak_resident_bytes;
 
@@ -38,6 +40,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Time whole updates: loss, gradients and `AdamW`, on random weights and tokens.
     Train(TrainArguments),
+    /// Time generation: the prompt, and each token after it, beside the memory's bandwidth.
+    Generate(generate::Arguments),
     /// Measure the memory's bandwidth and single kernels: the best of several runs.
     Kernels(kernels::Arguments),
 }
@@ -72,6 +76,7 @@ struct TrainArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.what {
         What::Train(arguments) => train(arguments),
+        What::Generate(arguments) => print(&generate::measure(arguments)?),
         What::Kernels(arguments) => print(&kernels::measure(arguments)?),
     }
 }
@@ -87,12 +92,20 @@ fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     };
     let mut trainer = setup().map_err(|e| Failure::setup(e, &format!("--config {}", arguments.config)))?;
     let timed = time(&mut trainer, arguments.steps).map_err(|e| Failure::Failed(e.into()))?;
-    let result = report(arguments, &model, chosen.device, &timed);
+    let result = report(arguments, &model, &chosen, &timed);
     print(&result)
 }
 
 fn print(result: &Value) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{result}").map_err(|e| Failure::Failed(e.into()))
+}
+
+/// The name of `--dtype`.
+fn dtype_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Fp32 => "fp32",
+        Precision::Fp16 => "fp16",
+    }
 }
 
 /// A preset's name, or else a file.
@@ -169,7 +182,7 @@ fn time(trainer: &mut Trainer, steps: u64) -> Result<Timed, StepError> {
     Ok(timed)
 }
 
-fn report(arguments: &TrainArguments, model: &LlamaConfig, device: &str, timed: &Timed) -> Value {
+fn report(arguments: &TrainArguments, model: &LlamaConfig, chosen: &Chosen, timed: &Timed) -> Value {
     let (batch, seq) = (f64::from(arguments.batch), f64::from(arguments.seq));
     let (ms, tokens) = (median(&timed.ms), batch * seq);
     let params = model.parameter_count();
@@ -180,8 +193,8 @@ fn report(arguments: &TrainArguments, model: &LlamaConfig, device: &str, timed: 
         "params": params,
         "batch": arguments.batch,
         "seq": arguments.seq,
-        "device": device,
-        "dtype": if arguments.device.dtype == Some(Dtype::Fp16) { "fp16" } else { "fp32" },
+        "device": chosen.device,
+        "dtype": dtype_name(chosen.environment.precision),
         "ms": ms,
         "tok_s": tokens / ms * 1e3,
         "gflops": flops / ms / 1e6,

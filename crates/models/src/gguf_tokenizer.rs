@@ -1,11 +1,9 @@
 //! A `tokenizer.json` as metadata of a GGUF file, for the two kinds that Llama models have: byte-level BPE (`gpt2` in GGUF) and
 //! BPE with byte fallback, as `SentencePiece` makes it (`llama`).
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use arcane_tensor::{FileError, GgufValue};
+use arcane_tensor::{FileError, GgufValue, read_limited};
 use serde_json::{Map, Value};
 
 use crate::export::CHAT_TEMPLATE;
@@ -39,7 +37,10 @@ pub(crate) fn tokenizer_metadata(source: &Source) -> Result<Result<Metadata, Str
     if path.extension().is_none_or(|e| e != "json") {
         return Ok(Err(unread("only a tokenizer.json can be converted")));
     }
-    let bytes = read_limited(path, TOKENIZER_BYTES)?;
+    let read = |path: &Path, limit| {
+        read_limited(path, limit).map_err(|source| FileError::Io { path: path.into(), doing: "read", source })
+    };
+    let bytes = read(path, TOKENIZER_BYTES)?;
     let Ok(Value::Object(json)) = serde_json::from_slice(&bytes) else {
         return Ok(Err(unread("not a JSON object")));
     };
@@ -49,26 +50,11 @@ pub(crate) fn tokenizer_metadata(source: &Source) -> Result<Result<Metadata, Str
     };
     let template = path.with_file_name(CHAT_TEMPLATE);
     if template.is_file()
-        && let Ok(text) = String::from_utf8(read_limited(&template, TEMPLATE_BYTES)?)
+        && let Ok(text) = String::from_utf8(read(&template, TEMPLATE_BYTES)?)
     {
         keys.push(("tokenizer.chat_template".into(), GgufValue::String(text)));
     }
     Ok(Ok(keys))
-}
-
-fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|source| FileError::Io { path: path.into(), doing: "read", source })?;
-    if bytes.len() as u64 > limit {
-        let expected = limit;
-        let why = "at most, for a tokenizer";
-        return Err(FileError::Length { path: path.into(), expected, found: bytes.len() as u64, why });
-    }
-    Ok(bytes)
 }
 
 fn keys(json: &Map<String, Value>, vocab_size: usize) -> Result<Metadata, String> {

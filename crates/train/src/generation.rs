@@ -1,8 +1,11 @@
 //! Text token by token: prefill, decode, sampling, stop strings.
 
+use std::collections::BTreeSet;
+
+use arcane_compile::{BufferKind, Plan};
 use arcane_engine::Buffer;
 use arcane_mil::Function;
-use arcane_models::{StepShape, step};
+use arcane_models::{LlamaConfig, StepShape, step};
 use arcane_session::{CallId, Session};
 
 use crate::error::SetupError;
@@ -17,6 +20,41 @@ const SMALLEST_CONTEXT: usize = 128;
 /// Tokens that a call takes, from the most; the last is `decode`. Each divides every context, so that a padded call stays
 /// inside it.
 const STEPS: [(&str, usize); 3] = [("prefill_128", 128), ("prefill_16", 16), ("decode", 1)];
+
+/// The matrix whose rows are the tokens' vectors.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The functions worth loading for a prompt of so many tokens: all that it fills, and for more than one token the smallest
+/// prefill, which a prompt need not fill. A call takes about as long as its tokens, padding among them, so that a longer one
+/// that is mostly padding would lose.
+fn functions_for(prompt: usize) -> impl Iterator<Item = (&'static str, usize)> {
+    let (_, smallest) = STEPS[STEPS.len() - 2];
+    STEPS.into_iter().filter(move |&(_, n)| n <= prompt.max(1) || (n == smallest && prompt > 1))
+}
+
+/// Bytes of weights and caches that decoding a token reads, each once: of an embedding that is not the output matrix one row,
+/// of the caches every position.
+fn bytes_per_token(plan: &Plan, config: &LlamaConfig) -> usize {
+    let ports = plan.call("decode").map_or(&[][..], |call| &call.ports);
+    let buffers: BTreeSet<usize> = ports.iter().map(|port| port.buffer).collect();
+    let bytes = buffers.into_iter().map(|i| &plan.buffers[i]).map(|buffer| match buffer.kind {
+        BufferKind::Weight if buffer.name == EMBEDDING && !config.tie_word_embeddings => {
+            buffer.ty.bytes() / config.vocab_size
+        }
+        BufferKind::Weight | BufferKind::State => buffer.ty.bytes(),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+/// Which of the steps, largest first, takes the next of `left` tokens: the largest that they fill, or else the smallest that
+/// takes all of them. One token decodes. A step starts at a multiple of its length.
+fn next_step(steps: &[usize], position: usize, left: usize) -> usize {
+    let fits = |i: &usize| position.is_multiple_of(steps[*i]) && left > 1;
+    let all = || (0..steps.len()).filter(fits);
+    let full = all().find(|&i| steps[i] > 1 && steps[i] <= left);
+    full.or_else(|| all().rfind(|&i| steps[i] >= left)).unwrap_or(steps.len() - 1)
+}
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,18 +100,19 @@ pub struct Request<'a> {
 /// A model with the caches of one text.
 pub struct Generator {
     session: Session,
-    /// Largest first, as in [`STEPS`].
+    /// Largest first, as in [`STEPS`], and how many tokens each takes.
     steps: Vec<Step>,
+    lengths: Vec<usize>,
     logits: Vec<f32>,
     logits_buffer: Buffer,
     context: usize,
     vocab: usize,
     position: usize,
+    bytes_per_token: usize,
 }
 
-/// A function that takes `tokens` tokens.
+/// The call of a function, and the buffers of its batch.
 struct Step {
-    tokens: usize,
     call: CallId,
     ids: Buffer,
     positions: Buffer,
@@ -105,19 +144,16 @@ impl Generator {
         let config = &model.config;
         let limit = config.max_position_embeddings;
         let context = context_for(tokens.min(limit), limit);
-        let wanted = STEPS.iter().filter(|(_, n)| *n == 1 || *n < prompt.max(2));
-        let mut functions: Vec<Function> = Vec::new();
-        for &(name, n) in wanted.clone() {
-            let function = step(name, config, StepShape { tokens: n, context });
-            functions.push(function.map_err(ProgramError::from)?);
-        }
+        let functions: Vec<Function> = functions_for(prompt)
+            .map(|(name, tokens)| step(name, config, StepShape { tokens, context }))
+            .collect::<Result<_, _>>()
+            .map_err(ProgramError::from)?;
         let what = format!("generating with a context of {context} tokens");
         let session = load(model, &functions, &what, environment)?;
         let port = |name: &str, port: &str| session.buffer(&format!("{name}.{port}")).cloned();
-        let steps = wanted
-            .map(|&(name, tokens)| {
+        let steps = functions_for(prompt)
+            .map(|(name, _)| {
                 Ok(Step {
-                    tokens,
                     call: session.call_id(name)?,
                     ids: port(name, "tokens")?,
                     positions: port(name, "positions")?,
@@ -128,20 +164,28 @@ impl Generator {
             .collect::<Result<_, SetupError>>()?;
         let logits_buffer = session.buffer("logits")?.clone();
         let vocab = config.vocab_size;
+        let bytes_per_token = bytes_per_token(session.plan(), config);
         Ok(Self {
             session,
             steps,
+            lengths: functions_for(prompt).map(|(_, tokens)| tokens).collect(),
             logits: vec![0.0; vocab],
             logits_buffer,
             context: context.min(limit),
             vocab,
             position: 0,
+            bytes_per_token,
         })
     }
 
     /// How many tokens a text may have.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Bytes of weights and caches that decoding a token reads: the caches are read whole, as far as they may reach.
+    pub fn bytes_per_token(&self) -> usize {
+        self.bytes_per_token
     }
 
     /// How many tokens the text has.
@@ -168,15 +212,9 @@ impl Generator {
         }
         let mut left = tokens;
         while !left.is_empty() {
-            // The largest step that is full, or else the smallest that takes all; one token decodes.
-            let is_full = |s: &&Step| s.tokens <= left.len();
-            let takes_all = |s: &&Step| s.tokens >= left.len() && left.len() > 1;
-            let start_fits = |s: &&Step| self.position.is_multiple_of(s.tokens);
-            let step = self.steps.iter().filter(start_fits).find(|s| s.tokens > 1 && is_full(s));
-            let step = step.or_else(|| self.steps.iter().filter(start_fits).rfind(takes_all));
-            let step = step.unwrap_or(self.steps.last().expect("decode is always there"));
-            let (now, rest) = left.split_at(step.tokens.min(left.len()));
-            step.run(&self.session, now, self.position)?;
+            let step = next_step(&self.lengths, self.position, left.len());
+            let (now, rest) = left.split_at(self.lengths[step].min(left.len()));
+            self.steps[step].run(&self.session, self.lengths[step], now, self.position)?;
             self.position += now.len();
             left = rest;
         }
@@ -251,8 +289,8 @@ pub enum Wish {
 impl Step {
     /// Runs the function on tokens that start at a position; what is missing is padded with token 0, which writes to
     /// positions that no token sees before it is overwritten.
-    fn run(&self, session: &Session, tokens: &[u32], start: usize) -> Result<(), InferenceError> {
-        let (n, count) = (self.tokens, tokens.len());
+    fn run(&self, session: &Session, n: usize, tokens: &[u32], start: usize) -> Result<(), InferenceError> {
+        let count = tokens.len();
         let put = |buffer: &Buffer, value: &dyn Fn(usize) -> u32| {
             buffer.write(|bytes| {
                 for (i, slot) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -323,6 +361,43 @@ mod tests {
         assert_eq!([1, 128, 129, 600].map(|n| context_for(n, 4096)), [128, 128, 256, 1024]);
         assert_eq!(context_for(700, 700), 1024);
         assert_eq!(context_for(40, 50), 128);
+    }
+
+    /// The tokens of each call for a prompt, as a generator does them.
+    fn calls(prompt: usize) -> Vec<usize> {
+        let lengths: Vec<usize> = functions_for(prompt).map(|(_, n)| n).collect();
+        let (mut calls, mut position) = (Vec::new(), 0);
+        while position < prompt {
+            let n = lengths[next_step(&lengths, position, prompt - position)];
+            calls.push(n);
+            position += n.min(prompt - position);
+        }
+        calls
+    }
+
+    #[test]
+    fn a_prompt_takes_few_calls_and_loads_what_it_uses() {
+        assert_eq!(calls(1), [1]);
+        assert_eq!(calls(2), [16]);
+        assert_eq!(calls(16), [16]);
+        assert_eq!(calls(17), [16, 1]);
+        assert_eq!(calls(127), [16; 8]);
+        assert_eq!(calls(128), [128]);
+        assert_eq!(calls(145), [128, 16, 1]);
+        assert_eq!(calls(300), [vec![128; 2], vec![16; 3]].concat());
+        for prompt in 1..300 {
+            let loaded: Vec<&str> = functions_for(prompt).map(|(name, _)| name).collect();
+            let called = |name: &str, n: usize| name == "decode" || calls(prompt).contains(&n);
+            // 16 tokens fit into 128 eight times: nothing is left for the smaller prefill.
+            let spare = |n: usize| n == 16 && prompt % 128 <= 1;
+            assert!(STEPS.iter().all(|&(name, n)| loaded.contains(&name) == called(name, n) || spare(n)));
+        }
+    }
+
+    #[test]
+    fn a_text_that_goes_on_between_the_starts_of_prefills_is_decoded() {
+        let next = |position, left| [128, 16, 1][next_step(&[128, 16, 1], position, left)];
+        assert_eq!([next(5, 20), next(16, 20), next(16, 128), next(128, 128)], [1, 16, 16, 128]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod closed_output;
 mod convert;
 mod corpus;
 mod demo;
@@ -10,4 +11,6 @@ mod killed;
 mod refused;
 mod run;
 mod support;
+#[path = "../../../train/tests/suite/tiny_model.rs"]
+mod tiny_model;
 mod train;

@@ -7,3 +7,4 @@ mod hostile;
 mod overflow;
 mod support;
 mod text;
+mod tiny_model;
