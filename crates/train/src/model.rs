@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use arcane_models::{LlamaConfig, Source, initialize_parameter, parameters, preset, preset_names};
+use arcane_models::{LlamaConfig, LoadError, Source, initialize_parameter, parameters, preset, preset_names};
 use arcane_tensor::{Tensor, read_limited};
 
 use crate::config::{Config, ModelSource};
@@ -74,7 +74,7 @@ impl Model {
                 Some(read_limited(path, TOKENIZER_BYTES).map_err(not_readable(path, "tokenizer"))?)
             }
             Some(path) => Some(Tokenizer::open(path)?.to_json().into_bytes()),
-            None => None,
+            None => source.tokenizer_in_file().map_err(LoadError::from)?.ok().map(String::into_bytes),
         };
         Ok(Self { config: source.config().clone(), tokenizer, weights: Weights::Stored(Arc::new(source)) })
     }

@@ -47,6 +47,23 @@ fn a_text_is_continued_and_a_stop_string_ends_it() {
 }
 
 #[test]
+fn a_gguf_file_speaks_with_the_tokenizer_in_it() {
+    let place = place();
+    place.succeed(&["convert", "speaker", "a.gguf", "--to", "gguf"]);
+    let generate = |model| {
+        place.succeed(&["generate", model, "--prompt", "the cat", "--temperature", "0", "--max-tokens", "9"])
+    };
+    assert_eq!(generate("a.gguf"), generate("speaker"));
+    place.succeed(&["convert", "a.gguf", "back", "--to", "hf"]);
+    assert_eq!(generate("back"), generate("speaker"));
+    // One without a tokenizer says why it has none.
+    place.succeed(&["convert", "model", "bare.gguf", "--to", "gguf"]);
+    let output = place.arcane(&["generate", "bare.gguf", "--prompt", "a"]);
+    let expected = "the tokenizer in the file's metadata cannot be used: tokenizer.ggml.model is missing";
+    assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+}
+
+#[test]
 fn every_token_of_a_document_but_the_first_is_predicted() {
     let place = place();
     let tokenizer = Tokenizer::open(&place.path("speaker/tokenizer.json")).unwrap();
