@@ -2,7 +2,9 @@
 
 usage: formats.py ARCANE
 
-Needs numpy, safetensors and gguf; loads the folder with transformers, too, where it is installed.
+Needs numpy, safetensors, gguf and sentencepiece. Where transformers is installed, it reads configuration and tokenizer of each folder; where torch
+is, too, it loads the model, which has to give each token of a text the probability that `arcane eval` gives it. Where ../shared is, tokenizers of `SentencePiece` are put into GGUF files as llama.cpp puts them; the
+tokenizer.json that becomes of them has to give their ids.
 """
 
 import json
@@ -14,13 +16,22 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import sentencepiece
 from gguf import quants
 from safetensors.numpy import load_file, save_file
 
 try:
-    from transformers import AutoModelForCausalLM
+    import transformers
 except ImportError:
-    AutoModelForCausalLM = None
+    transformers = None
+try:
+    from tokenizers import Tokenizer
+except ImportError:
+    Tokenizer = None
+try:
+    import torch
+except ImportError:
+    torch = None
 
 DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, VOCAB, CONTEXT = 64, 96, 2, 4, 2, 48, 16
 WIDTH = DIM // HEADS
@@ -73,11 +84,13 @@ def tokenizer():
     """Byte-level BPE over a few letters."""
     letters = "abcdefgh"
     tokens = ["<|endoftext|>", *letters, "ab", "abc"]
+    plain = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",
-        "added_tokens": [{"id": 0, "content": tokens[0], "special": True}],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-        "decoder": {"type": "ByteLevel"},
+        "added_tokens": [{"id": 0, "content": tokens[0], "special": True} | plain],
+        "pre_tokenizer": bytes_,
+        "decoder": bytes_,
         "model": {
             "type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": [["a", "b"], ["ab", "c"]],
         },
@@ -165,16 +178,98 @@ def check_bin(path, weights, tied, version):
     assert at == len(data)
 
 
-def check_transformers(folder, weights, tied):
-    model = AutoModelForCausalLM.from_pretrained(folder)
+def check_transformers(folder, weights, tied, arcane):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (DIM, LAYERS, VOCAB)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (HEADS, KV_HEADS)
+    assert config.tie_word_embeddings == tied
+    assert transformers.AutoTokenizer.from_pretrained(folder)("abcab")["input_ids"] == [10, 9]
+    if torch is None:
+        return
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     state = model.state_dict()
     for name, want in weights.items():
-        same(name, state[name].float().numpy(), want.astype(np.float32))
-    assert model.config.tie_word_embeddings == tied
+        same(name, state[name].numpy(), want.astype(np.float32))
+    ids = np.random.default_rng(1).integers(0, VOCAB, CONTEXT)
+    with torch.no_grad():
+        logits = model(torch.tensor(ids[None, :])).logits[0].double()
+    theirs = -torch.log_softmax(logits, -1)[torch.arange(CONTEXT - 1), torch.tensor(ids[1:])]
+    data = folder.with_suffix(".bin")
+    for count in range(1, CONTEXT):
+        data.write_bytes(ids[: count + 1].astype("<u2").tobytes())
+        result = json.loads(run(arcane, "eval", folder, "--data", data))
+        ours, want = result["loss"], theirs[:count].mean().item()
+        assert result["tokens"] == count and abs(ours - want) < 1e-5, (count, ours, want)
+
+
+def write_foreign_gguf(path, tokens, kinds, pairs):
+    """A model of zeros with a tokenizer in its metadata; `pairs` are calls of the writer that say more about it."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in [("context_length", 16), ("embedding_length", 4), ("block_count", 1), ("feed_forward_length", 4),
+                       ("head_count", 2), ("head_count_kv", 2), ("layer_norm_rms_eps", 1e-5), ("vocab_size", len(tokens))]:
+        getattr(writer, f"add_{key}")(value)
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    for key, value in pairs.items():
+        getattr(writer, f"add_{key}")(value)
+    layer = {part: (4,) if part.endswith("norm") else (4, 4) for part in PARTS}
+    shapes = {"token_embd": (len(tokens), 4), "output_norm": (4,)} | {f"blk.0.{part}": s for part, s in layer.items()}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def check_foreign_tokenizers(arcane, place):
+    """Gives how many texts had the ids that the original tokenizer gives them."""
+    json_tokens = list(tokenizer()["model"]["vocab"])
+    byte_level = {"tokenizer_model": "gpt2", "token_merges": ["a b", "ab c"]}
+    kinds = [3] + [1] * (len(json_tokens) - 1)
+    write_foreign_gguf(place / "unknown.gguf", json_tokens, kinds, byte_level | {"tokenizer_pre": "nobody-knows"})
+    command = [arcane, "convert", place / "unknown.gguf", place / "unknown", "--to", "hf"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0 and 'tokenizer.ggml.pre is "nobody-knows"' in result.stderr, result.stderr
+    assert not (place / "unknown/tokenizer.json").exists()
+    if Tokenizer is None:
+        return 0
+    write_foreign_gguf(place / "bytes.gguf", json_tokens, kinds, byte_level | {"tokenizer_pre": "gpt-2"})
+    run(arcane, "convert", place / "bytes.gguf", place / "bytes", "--to", "hf")
+    assert Tokenizer.from_file(str(place / "bytes/tokenizer.json")).encode("abcab<|endoftext|>a").ids == [10, 9, 0, 1]
+    count = 1
+    shared = Path(__file__).resolve().parents[2] / "shared/data"
+    for name in ("llama2", "mistral-v1"):
+        if not (shared / f"tokenizers/{name}").is_dir():
+            continue
+        original = sentencepiece.SentencePieceProcessor(model_file=str(shared / f"tokenizers/{name}/tokenizer.model"))
+        ids = range(original.vocab_size())
+        kind = lambda i: 2 if original.is_unknown(i) else 3 if original.is_control(i) else 6 if original.is_byte(i) else 1
+        scores = [original.get_score(i) for i in ids]
+        more = {"tokenizer_model": "llama", "token_scores": scores, "bos_token_id": original.bos_id()}
+        write_foreign_gguf(place / f"{name}.gguf", [original.id_to_piece(i) for i in ids], [kind(i) for i in ids], more)
+        run(arcane, "convert", place / f"{name}.gguf", place / name, "--to", "hf")
+        converted = Tokenizer.from_file(str(place / name / "tokenizer.json"))
+        text = (shared / "tinyshakespeare/input.txt").read_text()
+        texts = ["", "  two  spaces ", "naïve café — “quoted” 😀🚀", "don't stop: 12345.67\tこんにちは", text[:100_000]]
+        for text in texts + text.split("\n\n")[:500]:
+            want = [original.bos_id(), *original.encode(text)]
+            assert converted.encode(text).ids == want, (name, text[:100])
+            count += 1
+    return count
+
+
+def run(*command):
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{command}: {result.stderr}")
+    return result.stdout
 
 
 def main():
     arcane = Path(sys.argv[1]).resolve()
+    if transformers is not None:
+        transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as scratch:
         for tied in (True, False):
             for dtype in (np.float32, np.float16):
@@ -183,10 +278,7 @@ def main():
                 weights = write_model(place / "model", tied, dtype)
 
                 def convert(source, destination, *arguments):
-                    command = [arcane, "convert", place / source, place / destination, *arguments]
-                    result = subprocess.run(command, capture_output=True, text=True)
-                    if result.returncode != 0:
-                        sys.exit(f"{command}: {result.stderr}")
+                    run(arcane, "convert", place / source, place / destination, *arguments)
                     return place / destination
 
                 kept = {np.float32: gguf.GGMLQuantizationType.F32, np.float16: gguf.GGMLQuantizationType.F16}[dtype]
@@ -202,10 +294,21 @@ def main():
                     assert back.keys() == weights.keys()
                     for name, want in weights.items():
                         same(name, back[name], want)
-                if AutoModelForCausalLM is not None:
-                    check_transformers(place / "from-model", weights, tied)
-    others = "transformers too" if AutoModelForCausalLM is not None else "transformers is not installed"
-    print(f"every tensor that arcane converted is what numpy, safetensors and gguf read ({others})")
+                if transformers is not None:
+                    check_transformers(place / "from-model", weights, tied, arcane)
+        place = Path(scratch) / "foreign"
+        place.mkdir()
+        texts = check_foreign_tokenizers(arcane, place)
+    print("numpy, safetensors and gguf read every tensor as arcane converted it")
+    print(f"{texts} texts have the same ids before and after a tokenizer went through GGUF" if texts else
+          "tokenizers is not installed: what became of those in GGUF was not read")
+    if transformers is None:
+        print("transformers is not installed: nothing was checked with it")
+    elif torch is None:
+        print(f"transformers {transformers.__version__} reads configuration and tokenizer; without torch it loads no model")
+    else:
+        versions = f"transformers {transformers.__version__} with torch {torch.__version__}"
+        print(f"{versions} reads configuration, tokenizer and weights, and gives every token arcane's probability")
 
 
 main()

@@ -75,6 +75,7 @@ fn model(path: &Path) {
     for parameter in source.parameters() {
         assert_eq!(parameter.to_f32().shape(), parameter.shape());
     }
+    let _ = source.tokenizer_in_file();
 }
 
 fn with_file(name: &str, data: &[u8], f: impl FnOnce(&Path)) {

@@ -1,5 +1,6 @@
 //! `arcane bench`.
 
+mod generate;
 mod kernels;
 
 use std::io::Write;
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Time whole updates: loss, gradients and `AdamW`, on random weights and tokens.
     Train(TrainArguments),
+    /// Time generation: the prompt, and each token after it, beside the memory's bandwidth.
+    Generate(generate::Arguments),
     /// Measure the memory's bandwidth and single kernels: the best of several runs.
     Kernels(kernels::Arguments),
 }
@@ -73,6 +76,7 @@ struct TrainArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.what {
         What::Train(arguments) => train(arguments),
+        What::Generate(arguments) => print(&generate::measure(arguments)?),
         What::Kernels(arguments) => print(&kernels::measure(arguments)?),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use arcane_train::documents::{self, Document};
+use arcane_train::documents::{self, Document, Dropped};
 use arcane_train::evaluation::{Evaluation, default_window, evaluate};
 use arcane_train::model::Model;
 use serde_json::json;
@@ -37,7 +37,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
-    let documents = read_documents(arguments, &model)?;
+    let (documents, dropped) = read_documents(arguments, &model)?;
+    if dropped != Dropped::default() {
+        let _ = writeln!(std::io::stderr(), "{}: {dropped}", arguments.data.display());
+    }
     let seq = arguments.seq.map_or_else(|| default_window(&model.config), |s| s as usize);
     let chosen = arguments.device.choose(Device::Cpu)?;
     let predictions: u64 = documents.iter().map(|d| d.len().saturating_sub(1) as u64).sum();
@@ -60,6 +63,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "perplexity": result.loss().exp(),
         "tokens": result.tokens,
         "documents": documents.len(),
+        "dropped": {
+            "empty": dropped.empty,
+            "without_text": dropped.without_text,
+            "not_utf8": dropped.not_utf8,
+        },
         "seq": seq,
         "device": chosen.device,
         "tok_s": result.tokens as f64 / seconds,
@@ -67,8 +75,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{value}").map_err(|e| Failure::Failed(e.into()))
 }
 
-/// The token ids of each document.
-fn read_documents(arguments: &Arguments, model: &Model) -> Result<Vec<Vec<u32>>, Failure> {
+/// The token ids of each document, and what of the whole file is not among them.
+fn read_documents(arguments: &Arguments, model: &Model) -> Result<(Vec<Vec<u32>>, Dropped), Failure> {
     let read = documents::read(&arguments.data, model.config.vocab_size);
     let read = read.map_err(|e| Failure::Input(e.into()))?;
     let limit = arguments.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -88,5 +96,5 @@ fn read_documents(arguments: &Arguments, model: &Model) -> Result<Vec<Vec<u32>>,
             }
         });
     }
-    Ok(all)
+    Ok((all, read.dropped))
 }

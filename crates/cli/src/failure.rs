@@ -1,5 +1,7 @@
 //! How a command fails.
 
+use std::io;
+
 use arcane_train::{RunError, SetupError};
 
 /// Why a command did not succeed.
@@ -19,9 +21,18 @@ impl Failure {
         Self::Input(anyhow::Error::msg(message.into()))
     }
 
+    /// Whether all that went wrong is that the reader of stdout, or of another pipe for results, has gone. It has what it wanted
+    /// then: `arcane generate ... | head -c 20` is no failure.
+    fn is_closed_output(&self) -> bool {
+        let (Self::Input(error) | Self::Failed(error)) = self else { return false };
+        let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        io.map(io::Error::kind).any(|kind| kind == io::ErrorKind::BrokenPipe)
+    }
+
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
+            _ if self.is_closed_output() => 0,
             Self::Failed(_) => 1,
             Self::Input(_) => 2,
             Self::Interrupted => 130,
@@ -31,6 +42,7 @@ impl Failure {
     /// What is to be said, in one line.
     pub(crate) fn message(&self) -> Option<String> {
         match self {
+            _ if self.is_closed_output() => None,
             Self::Input(e) | Self::Failed(e) => Some(format!("{e}").replace('\n', " ")),
             Self::Interrupted => None,
         }

@@ -1,7 +1,7 @@
 //! The program `arcane`.
 //!
-//! Progress goes to stderr, results to stdout. Exit status: 0 done; 1 it ran and failed; 2 the input or the usage was wrong,
-//! with one line on stderr; 130 stopped by Ctrl-C.
+//! Progress goes to stderr, results to stdout. Exit status: 0 done, or the reader of the results has gone; 1 it ran and failed;
+//! 2 the input or the usage was wrong, with one line on stderr; 130 stopped by Ctrl-C.
 
 mod bench;
 mod check;

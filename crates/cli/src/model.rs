@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use arcane_train::model::Model;
+use arcane_train::model::{Model, open_source};
 use arcane_train::tokenizer::{TOKENIZER_FILE, Tokenizer};
 
 use crate::failure::Failure;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelArguments {
-    /// A run, a checkpoint, a Hugging Face folder or a llama2.c .bin.
+    /// A run, a checkpoint, a Hugging Face folder, a llama2.c .bin or a .gguf.
     model: PathBuf,
     /// The tokenizer [default: the model's own].
     #[arg(long, value_name = "PATH")]
@@ -40,7 +40,9 @@ impl ModelArguments {
             (Some(path), _) => Tokenizer::open(path),
             (None, Some(json)) => Tokenizer::from_json(String::from_utf8_lossy(json).into_owned(), &of_model),
             (None, None) => {
-                let what = "the model has no tokenizer, expected one with --tokenizer";
+                let why = open_source(&self.model).ok().and_then(|s| s.tokenizer_in_file().ok()?.err());
+                let why = why.map_or(String::new(), |why| format!(" ({why})"));
+                let what = format!("the model has no tokenizer{why}, expected one with --tokenizer");
                 return Err(Failure::input(format!("{}: {what}", self.model.display())));
             }
         };

@@ -1,10 +1,9 @@
 //! Programs as files.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use arcane_mil::{Function, Program, ReadError};
+use arcane_tensor::read_limited;
 
 use crate::failure::Failure;
 
@@ -28,15 +27,8 @@ impl ProgramFile {
     pub(crate) fn read(given: &Path) -> Result<Self, Failure> {
         let path = if given.is_dir() { given.join(PROGRAM_FILE) } else { given.to_path_buf() };
         let wrong = |what: String| Failure::input(format!("{}: {what}", path.display()));
-        let read = || {
-            let mut bytes = Vec::new();
-            File::open(&path)?.take(PROGRAM_BYTES + 1).read_to_end(&mut bytes)?;
-            Ok::<_, std::io::Error>(bytes)
-        };
-        let bytes = read().map_err(|e| wrong(format!("cannot read the program: {e}")))?;
-        if bytes.len() as u64 > PROGRAM_BYTES {
-            return Err(wrong(format!("more than {PROGRAM_BYTES} bytes, MIL text was expected")));
-        }
+        let bytes =
+            read_limited(&path, PROGRAM_BYTES).map_err(|e| wrong(format!("cannot read the program: {e}")))?;
         let text =
             String::from_utf8(bytes).map_err(|e| wrong(format!("not UTF-8 ({e}), MIL text was expected")))?;
         Ok(Self { path, text })

@@ -44,16 +44,18 @@ pub enum ExportError {
 
 /// Files that are copied from one Hugging Face folder to another.
 const COMPANIONS: [&str; 6] = [
-    "tokenizer.json",
+    TOKENIZER_FILE,
     "tokenizer.bin",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
     CHAT_TEMPLATE,
 ];
+const TOKENIZER_FILE: &str = "tokenizer.json";
 pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
-/// Writes a Hugging Face folder: `config.json`, `model.safetensors` and, where there is one, the tokenizer. `dtype` is the
+/// Writes a Hugging Face folder: `config.json`, `model.safetensors` and, where there is one, the tokenizer, which may be made of a
+/// GGUF file's metadata. `dtype` is the
 /// type of all weights; without it they keep the type that they have, and quantised ones become fp32. Gains that a GGUF file
 /// had to widen go back to the type of the matrices where that loses nothing.
 ///
@@ -80,9 +82,16 @@ pub fn write_hugging_face(
     };
     let entries: Vec<SafetensorsEntry> = parameters.iter().map(entry).collect();
     let json = source.config().to_json_as(model);
+    let tokenizer = match source.tokenizer_path() {
+        Some(_) => None,
+        None => Some(source.tokenizer_in_file()?),
+    };
     write_folder_atomically(path, |folder| {
         write_atomically(&folder.join(CONFIG_FILE), |w| w.write_all(json.as_bytes()))?;
         copy_companions(source, folder)?;
+        if let Some(Ok(json)) = &tokenizer {
+            write_atomically(&folder.join(TOKENIZER_FILE), |w| w.write_all(json.as_bytes()))?;
+        }
         streamed(source, |failed| {
             stream_safetensors(&folder.join(WEIGHTS_FILE), &entries, Some(&metadata()), |i| {
                 let encoding = Encoding::of(entries[i].dtype).unwrap_or(Encoding::F32);
@@ -90,13 +99,7 @@ pub fn write_hugging_face(
             })
         })
     })?;
-    Ok(match (source.tokenizer_path(), source.format()) {
-        (Some(_), _) => Vec::new(),
-        (None, SourceFormat::Gguf) => {
-            vec!["the tokenizer in the file's metadata is not converted; put its tokenizer.json into the folder".into()]
-        }
-        (None, _) => vec!["no tokenizer was found beside the weights".into()],
-    })
+    Ok(tokenizer.and_then(Result::err).into_iter().collect())
 }
 
 /// The type in which weights of an encoding are kept without loss, but for the rounding of quantised ones to fp32.
@@ -127,7 +130,7 @@ fn copy_companions(source: &Source, folder: &Path) -> Result<(), ExportError> {
         }
     } else if let Some(tokenizer) = source.tokenizer_path() {
         let is_json = tokenizer.extension().is_some_and(|e| e == "json");
-        copy(tokenizer, if is_json { "tokenizer.json" } else { "tokenizer.bin" })?;
+        copy(tokenizer, if is_json { TOKENIZER_FILE } else { "tokenizer.bin" })?;
     }
     Ok(())
 }

@@ -29,8 +29,8 @@ const ROPE_DIMENSIONS: [&str; 2] = ["rope.dimension_count", "head_dim"];
 const VOCABULARY: [&str; 2] = ["vocab_size", "vocab_size"];
 const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
 const ROPE_THETA: &str = "rope.freq_base";
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
+pub(crate) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(crate) const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 
@@ -306,7 +306,7 @@ fn missing(path: &Path, key: &str, expected: &str) -> ConfigError {
     ConfigError::Missing { path: path.into(), key: key.into(), expected: expected.into() }
 }
 
-fn whole(value: &GgufValue) -> Option<u64> {
+pub(crate) fn whole(value: &GgufValue) -> Option<u64> {
     match *value {
         GgufValue::U32(n) => Some(n.into()),
         GgufValue::U64(n) => Some(n),

@@ -24,6 +24,7 @@ mod llama2c;
 
 mod export;
 mod gguf_tokenizer;
+mod tokenizer_json;
 
 pub use checkpoint::{load, read_config, save};
 pub use config::{ConfigError, LlamaConfig, ModelType};
@@ -37,3 +38,4 @@ pub use llama2c::Llama2cVersion;
 pub use preset::{preset, preset_names};
 pub use source::{Source, SourceFormat};
 pub use stored::Parameter;
+pub use tokenizer_json::{Around, Token, TokenKind, sentence_piece_json};

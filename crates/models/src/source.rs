@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use arcane_tensor::GgufFile;
+use arcane_tensor::{FileError, GgufFile};
 
+use crate::gguf_tokenizer::tokenizer_json;
 use crate::stored::{Parameter, Weights};
 use crate::{LlamaConfig, LoadError, checkpoint, gguf, llama2c};
 
@@ -75,6 +76,20 @@ impl Source {
     /// `tokN.bin` for a vocabulary of N. None if there is none of them.
     pub fn tokenizer_path(&self) -> Option<&Path> {
         self.tokenizer.as_deref()
+    }
+
+    /// The text of a `tokenizer.json` made of the metadata of a GGUF file, or why there is none; it is read again for this. A
+    /// tokenizer beside the file ([`Source::tokenizer_path`]) goes before it: whoever puts one there means it.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file can no longer be read.
+    pub fn tokenizer_in_file(&self) -> Result<Result<String, String>, FileError> {
+        if self.format != SourceFormat::Gguf {
+            return Ok(Err("no tokenizer was found beside the weights".into()));
+        }
+        let file = GgufFile::open(&self.path)?;
+        Ok(tokenizer_json(file.metadata())
+            .map_err(|why| format!("the tokenizer in the file's metadata cannot be used: {why}")))
     }
 }
 

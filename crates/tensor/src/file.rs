@@ -1,7 +1,7 @@
 //! Errors of files that hold tensors, and writing a file as a whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// What can be wrong with a file of tensors. Every message starts with the path.
@@ -84,6 +84,20 @@ impl FileError {
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_path_buf(), doing, source }
     }
+}
+
+/// Reads a file that should be small. Of one that has more than `limit` bytes no more is read.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::InvalidData`] if the file is longer.
+pub fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let what = format!("it has more than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(bytes)
 }
 
 /// Writes a file so that a reader sees either the old contents or all of the new ones, also after a crash: a temporary
@@ -235,6 +249,20 @@ mod tests {
         assert_eq!(fs::read(path.join("a")).unwrap(), b"x");
         assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
         assert!(write_folder_atomically(&path.join("a"), write("b")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read_limited(&path, 5).unwrap(), b"12345");
+        let error = read_limited(&path, 4).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::InvalidData, "it has more than 4 bytes")
+        );
+        assert_eq!(read_limited(&folder.path().join("b"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use compare::{Difference, Mismatch, Tolerance, difference};
 pub use dtype::{DType, round_to};
 pub use element::{Data, Element};
 pub use encoding::{EncodeError, Encoding};
-pub use file::{FileError, write_atomically, write_folder_atomically};
+pub use file::{FileError, read_limited, write_atomically, write_folder_atomically};
 pub use gguf::{GgufEntry, GgufFile, GgufTensor, GgufValue, write_gguf};
 pub use map::MappedFile;
 pub use npy::{NpyError, NpyHeader, npy_bytes, npy_header, read_npy};

@@ -10,6 +10,7 @@
 //!
 //! Text files may be packed (`.txt.gz`). Line breaks at the ends of a document belong to the file, not to the document.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -105,10 +106,32 @@ pub struct Dropped {
 }
 
 impl Dropped {
+    /// What is missing, in words.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = String> {
+        let left_out = [(self.empty, "empty documents"), (self.without_text, "lines without `text`")];
+        left_out.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"))
+    }
+
+    /// What was replaced, in words.
+    pub(crate) fn replaced(&self) -> Option<String> {
+        let n = self.not_utf8;
+        (n > 0).then(|| format!("{n} places that are not UTF-8 replaced by U+FFFD"))
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.empty += other.empty;
         self.without_text += other.without_text;
         self.not_utf8 += other.not_utf8;
+    }
+}
+
+/// One line, empty if there is nothing to say.
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left_out: Vec<String> = self.left_out().collect();
+        let left_out = (!left_out.is_empty()).then(|| format!("left out: {}", left_out.join(", ")));
+        let parts: Vec<String> = left_out.into_iter().chain(self.replaced()).collect();
+        f.write_str(&parts.join("; "))
     }
 }
 
@@ -333,6 +356,9 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(texts(&found), ["one"]);
         assert_eq!(found.dropped, Dropped { empty: 1, without_text: 2, not_utf8: 0 });
+        let line = Dropped { not_utf8: 3, ..found.dropped }.to_string();
+        let expected = "left out: 1 empty documents, 2 lines without `text`; 3 places that are not UTF-8 replaced by U+FFFD";
+        assert_eq!((line.as_str(), Dropped::default().to_string()), (expected, String::new()));
         let expected = "expected a JSON object with a string `text`";
         let error = |text: &str| read_bytes("a.jsonl", text.as_bytes()).unwrap_err();
         assert_eq!(

@@ -68,9 +68,9 @@ struct Lane {
     /// Windows in a call.
     batch: usize,
     waiting: VecDeque<Window>,
-    call: Option<Call>,
 }
 
+/// The function of a lane.
 struct Call {
     id: CallId,
     tokens: Buffer,
@@ -101,7 +101,7 @@ pub fn evaluate(
         let error = InferenceError::Vocab { token, vocab };
         return Err(SetupError::Key { key: "data", what: error.to_string() });
     }
-    let mut lanes = lanes(documents, seq);
+    let lanes = lanes(documents, seq);
     if lanes.is_empty() {
         let what = "no document has two tokens, expected at least one to predict".into();
         return Err(SetupError::Key { key: "data", what });
@@ -110,18 +110,22 @@ pub fn evaluate(
         lanes.iter().map(|l| evaluation(&lane_name(l.len), &model.config, l.batch, l.len)).collect();
     let what = format!("evaluating in windows of {seq} tokens");
     let session = load(model, &functions?, &what, environment)?;
-    for lane in &mut lanes {
-        let name = lane_name(lane.len);
+    let calls: Result<Vec<Call>, SetupError> =
+        lanes.iter().map(|lane| Call::new(&session, &lane_name(lane.len))).collect();
+    Ok(run(&session, lanes.into_iter().zip(calls?), documents, progress))
+}
+
+impl Call {
+    fn new(session: &Session, name: &str) -> Result<Self, SetupError> {
         let port = |port: &str| session.buffer(&format!("{name}.{port}")).cloned();
-        lane.call = Some(Call {
-            id: session.call_id(&name)?,
+        Ok(Self {
+            id: session.call_id(name)?,
             tokens: port("tokens")?,
             targets: port("targets")?,
             weights: port("weights")?,
             loss_sum: format!("{name}.loss_sum"),
-        });
+        })
     }
-    Ok(run(&session, &mut lanes, documents, progress))
 }
 
 fn lane_name(len: usize) -> String {
@@ -137,20 +141,19 @@ fn lanes(documents: &[Vec<u32>], seq: usize) -> Vec<Lane> {
     }
     let lane = |(len, waiting): (usize, VecDeque<Window>)| {
         let batch = (CALL_TOKENS / len).clamp(1, waiting.len());
-        Lane { len, batch, waiting, call: None }
+        Lane { len, batch, waiting }
     };
     waiting.into_iter().map(lane).collect()
 }
 
 fn run(
     session: &Session,
-    lanes: &mut [Lane],
+    lanes: impl Iterator<Item = (Lane, Call)>,
     documents: &[Vec<u32>],
     progress: &mut dyn FnMut(Evaluation),
 ) -> Result<Evaluation, InferenceError> {
     let mut sums = Evaluation::default();
-    for lane in lanes {
-        let call = lane.call.as_ref().expect("every lane has its call");
+    for (mut lane, call) in lanes {
         while !lane.waiting.is_empty() {
             let count = lane.batch.min(lane.waiting.len());
             let batch: Vec<Window> = lane.waiting.drain(..count).collect();

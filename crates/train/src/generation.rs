@@ -1,8 +1,11 @@
 //! Text token by token: prefill, decode, sampling, stop strings.
 
+use std::collections::BTreeSet;
+
+use arcane_compile::{BufferKind, Plan};
 use arcane_engine::Buffer;
 use arcane_mil::Function;
-use arcane_models::{StepShape, step};
+use arcane_models::{LlamaConfig, StepShape, step};
 use arcane_session::{CallId, Session};
 
 use crate::error::SetupError;
@@ -14,9 +17,52 @@ use crate::trainer::Environment;
 
 /// Contexts are this many positions, or twice as many, and so on: few different programs then serve all lengths.
 const SMALLEST_CONTEXT: usize = 128;
-/// Tokens that a call takes, from the most; the last is `decode`. Each divides every context, so that a padded call stays
-/// inside it.
-const STEPS: [(&str, usize); 3] = [("prefill_128", 128), ("prefill_16", 16), ("decode", 1)];
+/// A function for a number of tokens.
+#[derive(Debug, Clone, Copy)]
+struct StepKind {
+    name: &'static str,
+    /// How many tokens a call takes. It divides every context, so that a padded call stays inside it.
+    tokens: usize,
+    /// From how many tokens on one call, be it padded, is faster than several of the smaller ones.
+    least: usize,
+}
+
+/// Largest first. On two cores a call of 128 takes as long as six of 16, and one of 16 as long as two of one, for models of 15
+/// and of 42 million parameters (`arcane bench generate`): a weight is read once for all tokens of a call.
+const STEPS: [StepKind; 3] = [
+    StepKind { name: "prefill_128", tokens: 128, least: 97 },
+    StepKind { name: "prefill_16", tokens: 16, least: 2 },
+    StepKind { name: "decode", tokens: 1, least: 1 },
+];
+
+/// The matrix whose rows are the tokens' vectors.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The functions that a prompt of so many tokens, and single tokens after it, are taken with.
+fn steps_for(prompt: usize) -> impl Iterator<Item = StepKind> {
+    STEPS.into_iter().filter(move |step| step.least <= prompt.max(1))
+}
+
+/// Bytes of weights and caches that decoding a token reads, each once: of an embedding that is not the output matrix one row,
+/// of the caches every position.
+fn bytes_per_token(plan: &Plan, config: &LlamaConfig) -> usize {
+    let runs = plan.call("decode").into_iter().flat_map(arcane_compile::Call::runs);
+    let buffers: BTreeSet<usize> = runs.flat_map(|(_, ports)| ports).map(|port| port.buffer).collect();
+    let bytes = buffers.into_iter().map(|i| &plan.buffers[i]).map(|buffer| match buffer.kind {
+        BufferKind::Weight if buffer.name == EMBEDDING && !config.tie_word_embeddings => {
+            buffer.ty.bytes() / config.vocab_size
+        }
+        BufferKind::Weight | BufferKind::State => buffer.ty.bytes(),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+/// Which of the steps, largest first, takes the next of `left` tokens. A step starts at a multiple of its length.
+fn next_step(steps: impl IntoIterator<Item = StepKind>, position: usize, left: usize) -> usize {
+    let fits = |step: StepKind| step.least <= left && position.is_multiple_of(step.tokens);
+    steps.into_iter().position(fits).expect("decode takes any token")
+}
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +115,12 @@ pub struct Generator {
     context: usize,
     vocab: usize,
     position: usize,
+    bytes_per_token: usize,
 }
 
-/// A function that takes `tokens` tokens.
+/// The call of a function, and the buffers of its batch.
 struct Step {
-    tokens: usize,
+    kind: StepKind,
     call: CallId,
     ids: Buffer,
     positions: Buffer,
@@ -105,29 +152,28 @@ impl Generator {
         let config = &model.config;
         let limit = config.max_position_embeddings;
         let context = context_for(tokens.min(limit), limit);
-        let wanted = STEPS.iter().filter(|(_, n)| *n == 1 || *n < prompt.max(2));
-        let mut functions: Vec<Function> = Vec::new();
-        for &(name, n) in wanted.clone() {
-            let function = step(name, config, StepShape { tokens: n, context });
-            functions.push(function.map_err(ProgramError::from)?);
-        }
+        let functions: Vec<Function> = steps_for(prompt)
+            .map(|kind| step(kind.name, config, StepShape { tokens: kind.tokens, context }))
+            .collect::<Result<_, _>>()
+            .map_err(ProgramError::from)?;
         let what = format!("generating with a context of {context} tokens");
         let session = load(model, &functions, &what, environment)?;
         let port = |name: &str, port: &str| session.buffer(&format!("{name}.{port}")).cloned();
-        let steps = wanted
-            .map(|&(name, tokens)| {
+        let steps = steps_for(prompt)
+            .map(|kind| {
                 Ok(Step {
-                    tokens,
-                    call: session.call_id(name)?,
-                    ids: port(name, "tokens")?,
-                    positions: port(name, "positions")?,
-                    mask: port(name, "mask")?,
-                    last: port(name, "last")?,
+                    kind,
+                    call: session.call_id(kind.name)?,
+                    ids: port(kind.name, "tokens")?,
+                    positions: port(kind.name, "positions")?,
+                    mask: port(kind.name, "mask")?,
+                    last: port(kind.name, "last")?,
                 })
             })
             .collect::<Result<_, SetupError>>()?;
         let logits_buffer = session.buffer("logits")?.clone();
         let vocab = config.vocab_size;
+        let bytes_per_token = bytes_per_token(session.plan(), config);
         Ok(Self {
             session,
             steps,
@@ -136,12 +182,18 @@ impl Generator {
             context: context.min(limit),
             vocab,
             position: 0,
+            bytes_per_token,
         })
     }
 
     /// How many tokens a text may have.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Bytes of weights and caches that decoding a token reads: the caches are read whole, as far as they may reach.
+    pub fn bytes_per_token(&self) -> usize {
+        self.bytes_per_token
     }
 
     /// How many tokens the text has.
@@ -168,14 +220,9 @@ impl Generator {
         }
         let mut left = tokens;
         while !left.is_empty() {
-            // The largest step that is full, or else the smallest that takes all; one token decodes.
-            let is_full = |s: &&Step| s.tokens <= left.len();
-            let takes_all = |s: &&Step| s.tokens >= left.len() && left.len() > 1;
-            let start_fits = |s: &&Step| self.position.is_multiple_of(s.tokens);
-            let step = self.steps.iter().filter(start_fits).find(|s| s.tokens > 1 && is_full(s));
-            let step = step.or_else(|| self.steps.iter().filter(start_fits).rfind(takes_all));
-            let step = step.unwrap_or(self.steps.last().expect("decode is always there"));
-            let (now, rest) = left.split_at(step.tokens.min(left.len()));
+            let kinds = self.steps.iter().map(|step| step.kind);
+            let step = &self.steps[next_step(kinds, self.position, left.len())];
+            let (now, rest) = left.split_at(step.kind.tokens.min(left.len()));
             step.run(&self.session, now, self.position)?;
             self.position += now.len();
             left = rest;
@@ -252,7 +299,7 @@ impl Step {
     /// Runs the function on tokens that start at a position; what is missing is padded with token 0, which writes to
     /// positions that no token sees before it is overwritten.
     fn run(&self, session: &Session, tokens: &[u32], start: usize) -> Result<(), InferenceError> {
-        let (n, count) = (self.tokens, tokens.len());
+        let (n, count) = (self.kind.tokens, tokens.len());
         let put = |buffer: &Buffer, value: &dyn Fn(usize) -> u32| {
             buffer.write(|bytes| {
                 for (i, slot) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -323,6 +370,40 @@ mod tests {
         assert_eq!([1, 128, 129, 600].map(|n| context_for(n, 4096)), [128, 128, 256, 1024]);
         assert_eq!(context_for(700, 700), 1024);
         assert_eq!(context_for(40, 50), 128);
+    }
+
+    /// The lengths of the calls for a prompt, as a generator does them.
+    fn calls(prompt: usize) -> Vec<usize> {
+        let steps: Vec<StepKind> = steps_for(prompt).collect();
+        let (mut calls, mut position) = (Vec::new(), 0);
+        while position < prompt {
+            let n = steps[next_step(steps.iter().copied(), position, prompt - position)].tokens;
+            calls.push(n);
+            position += n.min(prompt - position);
+        }
+        calls
+    }
+
+    #[test]
+    fn a_prompt_takes_few_calls() {
+        assert_eq!(calls(1), [1]);
+        assert_eq!(calls(2), [16]);
+        assert_eq!(calls(16), [16]);
+        assert_eq!(calls(17), [16, 1]);
+        assert_eq!(calls(96), [16; 6]);
+        assert_eq!(calls(97), [128]);
+        assert_eq!(calls(128), [128]);
+        assert_eq!(calls(145), [128, 16, 1]);
+        assert_eq!(calls(250), [128, 128]);
+        assert_eq!(calls(300), [vec![128; 2], vec![16; 3]].concat());
+        let loaded = |prompt| steps_for(prompt).map(|step| step.name).collect::<Vec<_>>();
+        assert_eq!((loaded(0), loaded(16)), (vec!["decode"], vec!["prefill_16", "decode"]));
+    }
+
+    #[test]
+    fn a_text_that_goes_on_between_the_starts_of_prefills_is_decoded() {
+        let next = |position, left| STEPS[next_step(STEPS, position, left)].tokens;
+        assert_eq!([next(5, 20), next(16, 20), next(16, 128), next(128, 128)], [1, 16, 16, 128]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Where the weights of a run come from.
 
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use arcane_models::{LlamaConfig, Source, initialize_parameter, parameters, preset, preset_names};
-use arcane_tensor::Tensor;
+use arcane_models::{LlamaConfig, LoadError, Source, initialize_parameter, parameters, preset, preset_names};
+use arcane_tensor::{Tensor, read_limited};
 
 use crate::config::{Config, ModelSource};
 use crate::error::SetupError;
@@ -72,10 +71,10 @@ impl Model {
         let source = open_source(path)?;
         let tokenizer = match source.tokenizer_path() {
             Some(path) if path.extension().is_some_and(|e| e == "json") => {
-                Some(read_limited(path, TOKENIZER_BYTES, "tokenizer")?)
+                Some(read_limited(path, TOKENIZER_BYTES).map_err(not_readable(path, "tokenizer"))?)
             }
             Some(path) => Some(Tokenizer::open(path)?.to_json().into_bytes()),
-            None => None,
+            None => source.tokenizer_in_file().map_err(LoadError::from)?.ok().map(String::into_bytes),
         };
         Ok(Self { config: source.config().clone(), tokenizer, weights: Weights::Stored(Arc::new(source)) })
     }
@@ -107,8 +106,11 @@ impl Model {
 /// # Errors
 /// [`SetupError`] if it cannot be read or is not acceptable.
 pub fn read_model_config(path: &Path) -> Result<LlamaConfig, SetupError> {
-    let bytes = read_limited(path, CONFIG_BYTES, "model's configuration")?;
-    let text = String::from_utf8(bytes).map_err(|e| not_readable(path, "model's configuration", e))?;
+    let bytes = read_limited(path, CONFIG_BYTES).map_err(not_readable(path, "model's configuration"))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, e);
+        not_readable(path, "model's configuration")(source)
+    })?;
     LlamaConfig::parse(&text, path).map_err(|e| SetupError::Load(e.into()))
 }
 
@@ -138,24 +140,6 @@ pub fn open_source(path: &Path) -> Result<Source, SetupError> {
     }
 }
 
-fn read_limited(path: &Path, limit: u64, what: &'static str) -> Result<Vec<u8>, SetupError> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|source| SetupError::Read { path: path.into(), what, source })?;
-    if bytes.len() as u64 > limit {
-        return Err(not_readable(path, what, format!("it has more than {limit} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn not_readable(
-    path: &Path,
-    what: &'static str,
-    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> SetupError {
-    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
-    SetupError::Read { path: path.into(), what, source }
+fn not_readable(path: &Path, what: &'static str) -> impl Fn(io::Error) -> SetupError {
+    move |source| SetupError::Read { path: path.into(), what, source }
 }

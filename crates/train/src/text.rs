@@ -51,19 +51,13 @@ impl fmt::Display for DataReport {
             write!(f, "; a tokenizer of {learnt} tokens made from the text")?;
         }
         let unused = self.train.unused + self.valid.map_or(0, |valid| valid.unused);
-        let Dropped { empty, without_text, not_utf8 } = self.dropped;
-        let left_out = [
-            (empty, "empty documents"),
-            (without_text, "lines without `text`"),
-            (unused as u64, "tokens at the end that fill no sequence"),
-        ];
-        let left_out: Vec<String> =
-            left_out.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let unused = (unused > 0).then(|| format!("{unused} tokens at the end that fill no sequence"));
+        let left_out: Vec<String> = self.dropped.left_out().chain(unused).collect();
         if !left_out.is_empty() {
             write!(f, "; left out: {}", left_out.join(", "))?;
         }
-        if not_utf8 > 0 {
-            write!(f, "; {not_utf8} places that are not UTF-8 replaced by U+FFFD")?;
+        if let Some(replaced) = self.dropped.replaced() {
+            write!(f, "; {replaced}")?;
         }
         Ok(())
     }

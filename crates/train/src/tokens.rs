@@ -184,7 +184,7 @@ impl Tokens {
     }
 
     /// All ids.
-    pub(crate) fn to_vec(&self) -> Vec<u32> {
+    pub fn to_vec(&self) -> Vec<u32> {
         match &self.ids {
             Ids::U16(ids) => ids.iter().copied().map(u32::from).collect(),
             Ids::U32(ids) => ids.clone(),

@@ -61,7 +61,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Value, Failure> {
 }
 
 /// Gigabytes a second that all threads read together, each its own part of an array: the best of several passes.
-fn memory_read(threads: usize) -> f64 {
+pub(super) fn memory_read(threads: usize) -> f64 {
     let words = vec![1u64; READ_BYTES / 8];
     let part = words.len().div_ceil(threads);
     best(|| {

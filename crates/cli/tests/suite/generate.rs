@@ -1,23 +1,21 @@
 //! `arcane generate` and `arcane eval`.
 
-use arcane_models::{LlamaConfig, initialize, save};
+use arcane_models::LlamaConfig;
 use arcane_train::tokenizer::Tokenizer;
 use serde_json::Value;
 
-use crate::support::{Place, text, tiny};
+use crate::support::{Place, text};
+use crate::tiny_model::{save_random, tiny};
 
 const TEXT: &str = "the cat sat on the mat\nand the dog sat on the cat";
 const DOCUMENTS: &str = "the cat sat\n<|endoftext|>\non the mat, the dog\n<|endoftext|>\nthe dog\n";
 
 /// A place with a model of random weights that knows bytes and a few words.
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let place = Place::new();
     let tokenizer = Tokenizer::train_bpe(std::iter::once(TEXT), 270).unwrap();
     let config = LlamaConfig { vocab_size: 300, eos_token_id: vec![0], ..tiny() };
-    let weights = initialize(&config, 5);
-    let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
-    std::fs::create_dir(place.path("speaker")).unwrap();
-    save(&place.path("speaker"), &config, &weights).unwrap();
+    save_random(&place.path("speaker"), &config);
     place.write("speaker/tokenizer.json", tokenizer.to_json().as_bytes());
     place.write("documents.txt", DOCUMENTS.as_bytes());
     place
@@ -49,6 +47,23 @@ fn a_text_is_continued_and_a_stop_string_ends_it() {
 }
 
 #[test]
+fn a_gguf_file_speaks_with_the_tokenizer_in_it() {
+    let place = place();
+    place.succeed(&["convert", "speaker", "a.gguf", "--to", "gguf"]);
+    let generate = |model| {
+        place.succeed(&["generate", model, "--prompt", "the cat", "--temperature", "0", "--max-tokens", "9"])
+    };
+    assert_eq!(generate("a.gguf"), generate("speaker"));
+    place.succeed(&["convert", "a.gguf", "back", "--to", "hf"]);
+    assert_eq!(generate("back"), generate("speaker"));
+    // One without a tokenizer says why it has none.
+    place.succeed(&["convert", "model", "bare.gguf", "--to", "gguf"]);
+    let output = place.arcane(&["generate", "bare.gguf", "--prompt", "a"]);
+    let expected = "the tokenizer in the file's metadata cannot be used: tokenizer.ggml.model is missing";
+    assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+}
+
+#[test]
 fn every_token_of_a_document_but_the_first_is_predicted() {
     let place = place();
     let tokenizer = Tokenizer::open(&place.path("speaker/tokenizer.json")).unwrap();
@@ -68,6 +83,26 @@ fn every_token_of_a_document_but_the_first_is_predicted() {
     let ids: Vec<u8> = [5u16, 6, 7, 8].iter().flat_map(|id| id.to_le_bytes()).collect();
     place.write("ids.bin", &ids);
     assert_eq!(json(&place.succeed(&["eval", "speaker", "--data", "ids.bin"]))["tokens"], 3);
+}
+
+#[test]
+fn documents_that_are_dropped_are_reported() {
+    let place = place();
+    let lines = b"{\"text\":\"the cat sat\"}\n{\"id\":1}\n{\"text\":\" \"}\n{\"id\":2}\n{\"text\":\"on the \xE9 mat\"}\n";
+    place.write("mixed.jsonl", lines);
+    let output = place.arcane(&["eval", "speaker", "--data", "mixed.jsonl"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(
+        stderr,
+        "mixed.jsonl: left out: 1 empty documents, 2 lines without `text`; 1 places that are not UTF-8 replaced by U+FFFD\n"
+    );
+    let result = json(&stdout);
+    assert_eq!(result["documents"], 2);
+    assert_eq!(result["dropped"], serde_json::json!({ "empty": 1, "without_text": 2, "not_utf8": 1 }));
+    let output = place.arcane(&["eval", "speaker", "--data", "documents.txt"]);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(json(&text(&output.stdout))["dropped"]["empty"], 0);
 }
 
 #[test]

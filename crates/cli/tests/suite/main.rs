@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod closed_output;
 mod convert;
 mod corpus;
 mod demo;
@@ -11,4 +12,6 @@ mod refused;
 mod run;
 mod simulated;
 mod support;
+#[path = "../../../train/tests/suite/tiny_model.rs"]
+mod tiny_model;
 mod train;

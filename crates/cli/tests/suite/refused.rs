@@ -5,7 +5,8 @@ use std::fs;
 use arcane_models::{initialize, save};
 use arcane_tensor::{DType, Tensor};
 
-use crate::support::{Place, text, tiny};
+use crate::support::{Place, text};
+use crate::tiny_model::tiny;
 
 /// The line that the program refuses with.
 #[track_caller]

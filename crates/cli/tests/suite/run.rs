@@ -10,7 +10,7 @@ const PROGRAM: &str = "program(1.0)\n{ func double<ios15>(tensor<fp32, [2, 3]> x
     tensor<fp16, [2]> z = real_div(x = a, y = tensor<fp16, []>(0.0));\n\
     tensor<fp16, [2]> w = select(cond = keep, a = a, b = z); } -> (w); }\n";
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let place = Place::new();
     place.write("two.mil", PROGRAM.as_bytes());
     let x = Tensor::new(&[2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.5]).unwrap();

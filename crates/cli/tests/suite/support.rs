@@ -4,24 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use arcane_models::{LlamaConfig, initialize, preset, save};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Two layers, four query heads for two key heads.
-pub(crate) fn tiny() -> LlamaConfig {
-    LlamaConfig {
-        hidden_size: 32,
-        intermediate_size: 48,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        vocab_size: 64,
-        max_position_embeddings: 32,
-        ..preset("stories260k").unwrap()
-    }
-}
+use crate::tiny_model::{save_random, tiny};
 
 pub(crate) struct Place {
     folder: TempDir,
@@ -30,10 +16,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
-        fs::create_dir(place.path("model")).unwrap();
-        let weights = initialize(&tiny(), 5);
-        let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
-        save(&place.path("model"), &tiny(), &weights).unwrap();
+        save_random(&place.path("model"), &tiny());
         let tokens: Vec<u8> = (0..2000u32).flat_map(|i| ((i * i * 7 % 61) as u16).to_le_bytes()).collect();
         place.write("tokens.bin", &tokens);
         place.write(

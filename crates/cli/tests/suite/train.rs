@@ -125,6 +125,19 @@ fn auto_says_where_it_runs() {
 }
 
 #[test]
+fn a_run_succeeds_whose_tokenizer_gives_no_sample() {
+    let place = Place::new();
+    // It came with the model; training over token ids has no use for it.
+    place.write("model/tokenizer.json", b"{}");
+    let output = place.arcane(&["train", "small.toml", "--device", "cpu"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("no sample: ") && last.contains("tokenizer.json: `model` is missing"), "{last}");
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+}
+
+#[test]
 fn a_run_that_diverges_exits_with_1_and_keeps_its_checkpoint() {
     let place = Place::new();
     let set = ["--set", "optimizer.lr=1e38", "--set", "optimizer.clip=0", "--set", "run.save_every=1"];

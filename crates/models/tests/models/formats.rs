@@ -1,5 +1,6 @@
 //! Models from one format to another and back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use arcane_models::{
     ExportError, Llama2cVersion, LlamaConfig, LoadError, Source, initialize, save, write_gguf,
     write_hugging_face, write_llama2c,
 };
-use arcane_tensor::{DType, Encoding, FileError, GgufFile, GgufValue, SafetensorsFile, Tensor};
+use arcane_tensor::{DType, Encoding, FileError, GgufEntry, GgufFile, GgufValue, SafetensorsFile, Tensor};
 use tempfile::TempDir;
 
 use crate::{tiny, tiny_qwen3};
@@ -203,7 +204,10 @@ fn the_tokenizer_goes_along() {
     let place = Place::new(&even(true), DType::F32);
     assert_eq!(place.open("model").tokenizer_path(), None);
     let remarks = write_gguf(&place.open("model"), &place.path("bare.gguf"), None).unwrap();
-    assert!(remarks[0].starts_with("no tokenizer.json was found"), "{remarks:?}");
+    assert!(
+        remarks[0].starts_with("no tokenizer was found beside the weights; the file holds"),
+        "{remarks:?}"
+    );
 
     let json = r#"{"model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>",
         "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x41>": 3, "a": 4, "b": 5, "ab": 6, "abab": 7},
@@ -234,6 +238,154 @@ fn the_tokenizer_goes_along() {
     assert_eq!(place.open("a.bin").tokenizer_path(), Some(place.path("tok32.bin").as_path()));
     write_hugging_face(&place.open("a.bin"), &place.path("from_bin"), None).unwrap();
     assert_eq!(fs::read(place.path("from_bin/tokenizer.bin")).unwrap(), b"tokens");
+}
+
+/// Writes `b.gguf` with the tensors of `a.gguf` and other metadata.
+fn edit_metadata(place: &Place, edit: &dyn Fn(&mut BTreeMap<String, GgufValue>)) {
+    let (file, bytes) =
+        (GgufFile::open(&place.path("a.gguf")).unwrap(), fs::read(place.path("a.gguf")).unwrap());
+    let mut metadata = file.metadata().clone();
+    edit(&mut metadata);
+    let metadata: Vec<(String, GgufValue)> = metadata.into_iter().collect();
+    let (entries, ranges): (Vec<GgufEntry>, Vec<_>) = file
+        .tensors()
+        .iter()
+        .map(|(name, t)| {
+            (GgufEntry { name: name.clone(), encoding: t.encoding, shape: t.shape.clone() }, t.range.clone())
+        })
+        .unzip();
+    let tensor = |i: usize| Ok(bytes[ranges[i].clone()].into());
+    arcane_tensor::write_gguf(&place.path("b.gguf"), &metadata, &entries, tensor).unwrap();
+}
+
+/// The `tokenizer.json` that `b.gguf` becomes in a folder, or the remark about it.
+fn tokenizer_of_b(place: &Place) -> Result<serde_json::Value, String> {
+    let folder = place.folder.path().join("from_b");
+    let remarks = write_hugging_face(&place.open("b.gguf"), &folder, None).unwrap();
+    let json = fs::read_to_string(folder.join("tokenizer.json"));
+    fs::remove_dir_all(&folder).unwrap();
+    match (json, remarks.as_slice()) {
+        (Ok(json), []) => Ok(serde_json::from_str(&json).unwrap()),
+        (Err(_), [remark]) => Err(remark.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn set(key: &str, value: GgufValue) -> impl Fn(&mut BTreeMap<String, GgufValue>) {
+    let key = format!("tokenizer.ggml.{key}");
+    move |metadata| {
+        metadata.insert(key.clone(), value.clone());
+    }
+}
+
+fn strings(values: &[&str]) -> GgufValue {
+    GgufValue::Strings(values.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn scored_tokens_in_metadata_become_merges() {
+    let place = Place::new(&even(true), DType::F32);
+    write_gguf(&place.open("model"), &place.path("a.gguf"), None).unwrap();
+    let tokens = ["<unk>", "<s>", "</s>", "<0x41>", "▁", "a", "b", "ab", "▁ab", "bab", "<user>", "[PAD11]"];
+    let scores = [0.0, 0.0, 0.0, 0.0, -9.0, -8.0, -7.0, -2.0, -1.0, -3.0, 0.0, 0.0];
+    let write = |more: &dyn Fn(&mut BTreeMap<String, GgufValue>)| {
+        edit_metadata(&place, &|metadata| {
+            set("model", GgufValue::String("llama".into()))(metadata);
+            set("tokens", strings(&tokens))(metadata);
+            set("scores", GgufValue::F32s(scores.to_vec()))(metadata);
+            set("token_type", GgufValue::I32s(vec![2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 4, 5]))(metadata);
+            more(metadata);
+        });
+        tokenizer_of_b(&place)
+    };
+    let json = write(&|_| {}).unwrap();
+    let model = &json["model"];
+    let merges = [["▁", "ab"], ["a", "b"], ["b", "ab"]];
+    assert_eq!(model["merges"], serde_json::json!(merges));
+    assert_eq!((&model["unk_token"], &model["byte_fallback"]), (&"<unk>".into(), &true.into()));
+    assert_eq!((&model["vocab"]["▁ab"], model["vocab"].get("[PAD11]")), (&8.into(), None));
+    let added = json["added_tokens"].as_array().unwrap();
+    let added: Vec<_> =
+        added.iter().map(|t| (t["content"].as_str().unwrap(), t["special"] == true)).collect();
+    assert_eq!(added, [("<unk>", true), ("<s>", true), ("</s>", true), ("<user>", false)]);
+    // llama.cpp's defaults: a token before each text, and a space.
+    assert_eq!(json["post_processor"]["single"][0]["SpecialToken"]["id"], "<s>");
+    assert_eq!(json["normalizer"]["normalizers"][0]["type"], "Prepend");
+    let json = write(&|metadata| {
+        set("add_bos_token", GgufValue::Bool(false))(metadata);
+        set("add_eos_token", GgufValue::Bool(true))(metadata);
+        set("add_space_prefix", GgufValue::Bool(false))(metadata);
+    });
+    let json = json.unwrap();
+    assert_eq!(json["post_processor"]["single"][1]["SpecialToken"]["id"], "</s>");
+    assert_eq!(json["normalizer"]["normalizers"][0]["type"], "Replace");
+    for (more, expected) in [
+        (
+            set("scores", GgufValue::F32s(vec![0.0; 11])),
+            "tokenizer.ggml.scores has 11 elements, 12 were expected",
+        ),
+        (set("scores", GgufValue::F32s(vec![f32::NAN; 12])), "token 0 has the score NaN"),
+        (set("token_type", GgufValue::I32s(vec![7; 12])), "token 0 is of kind 7, 1 to 6 were expected"),
+        (set("bos_token_id", GgufValue::U32(12)), "no token has the id 12"),
+        (set("add_bos_token", GgufValue::U32(1)), "tokenizer.ggml.add_bos_token is neither true nor false"),
+        (set("tokens", GgufValue::Bool(true)), "tokenizer.ggml.tokens is no array of strings"),
+    ] {
+        let remark = write(&more).unwrap_err();
+        assert!(remark.starts_with("the tokenizer in the file's metadata cannot be used: "), "{remark}");
+        assert!(remark.contains(expected), "{remark}");
+    }
+}
+
+#[test]
+fn byte_level_tokens_in_metadata_are_cut_as_their_name_says() {
+    let place = Place::new(&even(true), DType::F32);
+    write_gguf(&place.open("model"), &place.path("a.gguf"), None).unwrap();
+    let write = |pre: &str, more: &dyn Fn(&mut BTreeMap<String, GgufValue>)| {
+        edit_metadata(&place, &|metadata| {
+            set("model", GgufValue::String("gpt2".into()))(metadata);
+            set("pre", GgufValue::String(pre.into()))(metadata);
+            set("tokens", strings(&["<|begin|>", "Ġ", "a", "Ġa"]))(metadata);
+            set("token_type", GgufValue::I32s(vec![3, 1, 1, 1]))(metadata);
+            set("merges", strings(&["Ġ a"]))(metadata);
+            set("bos_token_id", GgufValue::U32(0))(metadata);
+            more(metadata);
+        });
+        tokenizer_of_b(&place)
+    };
+    let json = write("gpt-2", &|_| {}).unwrap();
+    assert_eq!(json["pre_tokenizer"]["use_regex"], true);
+    assert_eq!(json["model"]["merges"], serde_json::json!([["Ġ", "a"]]));
+    assert!(json["post_processor"].is_null() && json["normalizer"].is_null());
+    assert_eq!(write("smollm", &|_| {}).unwrap()["pre_tokenizer"]["pretokenizers"][0]["type"], "Digits");
+    let llama = write("llama-bpe", &|_| {}).unwrap();
+    assert_eq!(llama["model"]["ignore_merges"], true);
+    assert_eq!(llama["post_processor"]["single"][0]["SpecialToken"]["id"], "<|begin|>");
+    assert_eq!(write("qwen2", &|_| {}).unwrap()["normalizer"]["type"], "NFC");
+
+    let unknown = write("deepseek-coder", &|_| {}).unwrap_err();
+    assert!(
+        unknown.contains("tokenizer.ggml.pre is \"deepseek-coder\", one of gpt-2, smollm, "),
+        "{unknown}"
+    );
+    for (more, expected) in [
+        (set("pre", GgufValue::U32(1)), "tokenizer.ggml.pre is no string"),
+        (
+            set("model", GgufValue::String("bert".into())),
+            "tokenizer.ggml.model is \"bert\", \"llama\" or \"gpt2\"",
+        ),
+        (set("merges", strings(&["Ġa"])), "merge 0 is \"Ġa\", two tokens were expected"),
+        (set("merges", strings(&["Ġ a", "a a"])), "merge 1 has \"aa\", which is not a token"),
+    ] {
+        let remark = write("gpt-2", &more).unwrap_err();
+        assert!(remark.contains(expected), "{remark}");
+    }
+    // From GGUF to GGUF the tokenizer stays.
+    write("gpt-2", &|_| {}).unwrap();
+    assert_eq!(write_gguf(&place.open("b.gguf"), &place.path("c.gguf"), None).unwrap(), [""; 0]);
+    let get = |name: &str, key: &str| GgufFile::open(&place.path(name)).unwrap().metadata()[key].clone();
+    for key in ["tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.merges"] {
+        assert_eq!(get("b.gguf", key), get("c.gguf", key));
+    }
 }
 
 #[test]

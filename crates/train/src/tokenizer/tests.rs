@@ -252,6 +252,8 @@ fn what_would_make_the_library_panic_is_refused() {
 }
 
 mod shared {
+    use arcane_models::{LlamaConfig, Source, initialize, preset, save, write_gguf};
+
     use super::*;
 
     fn data(path: &str) -> PathBuf {
@@ -272,13 +274,39 @@ mod shared {
     /// Checks ids against those of other programs: the Python packages `tokenizers` 0.23.3 and, for Llama 2, `sentencepiece`.
     #[track_caller]
     fn assert_ids(path: &str, odd: [&[u32]; 9], long: (usize, u64)) {
-        let tokenizer = Tokenizer::open(&data(path)).unwrap();
-        for (text, expected) in ODD_TEXTS.into_iter().zip(odd) {
-            assert_eq!(tokenizer.encode(text, true).unwrap(), expected, "{text:?}");
+        let given = Tokenizer::open(&data(path)).unwrap();
+        for tokenizer in [through_gguf(&given), given] {
+            for (text, expected) in ODD_TEXTS.into_iter().zip(odd) {
+                assert_eq!(tokenizer.encode(text, true).unwrap(), expected, "{text:?}");
+            }
+            let ids = tokenizer.encode(&shakespeare(200_000), true).unwrap();
+            assert_eq!((ids.len(), hash(ids.iter().map(|&id| id.into()))), long);
+            assert_eq!(streamed(&tokenizer, &[], &ids[..2000]), tokenizer.decode(&ids[..2000]).unwrap());
         }
-        let ids = tokenizer.encode(&shakespeare(200_000), true).unwrap();
-        assert_eq!((ids.len(), hash(ids.iter().map(|&id| id.into()))), long);
-        assert_eq!(streamed(&tokenizer, &[], &ids[..2000]), tokenizer.decode(&ids[..2000]).unwrap());
+    }
+
+    /// The same tokenizer from the metadata of a GGUF file.
+    fn through_gguf(tokenizer: &Tokenizer) -> Tokenizer {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LlamaConfig {
+            hidden_size: 4,
+            intermediate_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 2,
+            head_dim: 2,
+            vocab_size: tokenizer.vocab_size(),
+            ..preset("stories260k").unwrap()
+        };
+        let weights = initialize(&config, 0);
+        let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
+        let (model, gguf) = (folder.path().join("model"), folder.path().join("a.gguf"));
+        std::fs::create_dir(&model).unwrap();
+        save(&model, &config, &weights).unwrap();
+        std::fs::write(model.join(TOKENIZER_FILE), tokenizer.to_json()).unwrap();
+        assert_eq!(write_gguf(&Source::open(&model).unwrap(), &gguf, None).unwrap(), [""; 0]);
+        let json = Source::open(&gguf).unwrap().tokenizer_in_file().unwrap().unwrap();
+        Tokenizer::from_json(json, &gguf).unwrap()
     }
 
     const STORIES260K: [&[u32]; 9] = [

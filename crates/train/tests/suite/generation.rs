@@ -67,6 +67,26 @@ fn prefill_decode_and_evaluation_agree() {
 }
 
 #[test]
+fn a_short_prompt_is_padded_and_goes_on_as_if_it_had_come_token_by_token() {
+    let bench = Bench::new();
+    let model = Model::from_path(&bench.path("model")).unwrap();
+    let ids = text(32);
+    for prompt in [2, 7, 16] {
+        let mut generator = Generator::new(&model, 32, prompt, &environment(2, Precision::Fp32)).unwrap();
+        let mut logits = |first: usize| {
+            generator.clear();
+            let mut all = vec![generator.feed(&ids[..first]).unwrap().to_vec()];
+            all.extend(ids[first..20].iter().map(|&token| generator.feed(&[token]).unwrap().to_vec()));
+            all
+        };
+        let (by_ones, padded) = (logits(1), logits(prompt));
+        for (a, b) in by_ones[prompt - 1..].iter().flatten().zip(padded.iter().flatten()) {
+            assert!((a - b).abs() < 1e-4, "{prompt}: {a} against {b}");
+        }
+    }
+}
+
+#[test]
 fn generation_ends_for_the_reason_that_it_gives() {
     let bench = Bench::new();
     let model = Model::from_path(&bench.path("model")).unwrap();

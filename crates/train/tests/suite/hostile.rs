@@ -7,7 +7,8 @@ use arcane_models::{LlamaConfig, initialize, load, save};
 use arcane_tensor::{DType, Tensor};
 use arcane_train::run::Start;
 
-use crate::support::{Bench, environment, tiny};
+use crate::support::{Bench, environment};
+use crate::tiny_model::tiny;
 
 #[track_caller]
 fn assert_refused(bench: &Bench, start: Start, overrides: &[&str], expected: &str) {

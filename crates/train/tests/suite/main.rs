@@ -10,3 +10,4 @@ mod report;
 mod retention;
 mod support;
 mod text;
+mod tiny_model;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use arcane_compile::Precision;
 use arcane_engine::SoftwareEngine;
-use arcane_models::{LlamaConfig, initialize, preset, save};
 use arcane_session::Engines;
 use arcane_train::clock::Clock;
 use arcane_train::config::Config;
@@ -17,20 +16,7 @@ use arcane_train::{RunError, SetupError};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Two layers, four query heads for two key heads.
-pub(crate) fn tiny() -> LlamaConfig {
-    LlamaConfig {
-        hidden_size: 32,
-        intermediate_size: 48,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        vocab_size: 64,
-        max_position_embeddings: 32,
-        ..preset("stories260k").unwrap()
-    }
-}
+use crate::tiny_model::{save_random, tiny};
 
 /// A folder with a model, tokens and runs.
 pub(crate) struct Bench {
@@ -40,10 +26,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
-        fs::create_dir(bench.path("model")).unwrap();
-        let weights = initialize(&tiny(), 5);
-        let weights: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
-        save(&bench.path("model"), &tiny(), &weights).unwrap();
+        save_random(&bench.path("model"), &tiny());
         fs::write(bench.path("model").join("tokenizer.json"), "{}").unwrap();
         // A linear congruential generator is random enough.
         let mut state = 1u32;
