@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Fact;
+use crate::arithmetic::Arithmetic;
 
 /// Generations of the engine, as its compiler names them: an M1 is an H13, each later generation one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -58,6 +59,8 @@ pub struct Chip {
     pub rates: Rates,
     /// What it draws.
     pub energy: Energy,
+    /// What is known of how it computes.
+    pub arithmetic: Arithmetic,
 }
 
 /// What an engine and its driver accept. Lengths and counts are the largest that work.
@@ -200,6 +203,7 @@ struct ChipFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FamilyFile {
+    arithmetic: Arithmetic,
     limits: Limits,
 }
 
@@ -221,18 +225,20 @@ const FAMILY_FILES: &[(&str, &str)] =
 fn read_chip(name: &str, text: &str) -> Chip {
     let file: ChipFile = parse(name, text);
     let family = format!("family-{}", file.family);
-    let (_, limits) = FAMILY_FILES
+    let (_, common) = FAMILY_FILES
         .iter()
         .find(|(name, _)| *name == family)
         .unwrap_or_else(|| panic!("data/{name}.toml: there is no data/{family}.toml"));
+    let common: FamilyFile = parse(&family, common);
     Chip {
         name: name.into(),
         family: file.family,
         architecture: file.architecture,
         engines: file.engines,
-        limits: parse::<FamilyFile>(&family, limits).limits,
+        limits: common.limits,
         rates: file.rates,
         energy: file.energy,
+        arithmetic: common.arithmetic,
     }
 }
 

@@ -11,6 +11,7 @@ mod constraint;
 mod fact;
 mod legality;
 
+pub mod arithmetic;
 pub mod price;
 pub mod surface;
 
