@@ -95,6 +95,13 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             numbers(sink, axes);
             number(sink, usize::from(*keep_dims));
         }
+        Op::Convolution(c) => {
+            for list in [&c.strides, &c.pad, &c.dilations] {
+                numbers(sink, list);
+            }
+            text(sink, c.pad_type.name());
+            number(sink, c.groups);
+        }
         Op::Softmax { axis, .. }
         | Op::Gather { axis, .. }
         | Op::GatherAlongAxis { axis, .. }

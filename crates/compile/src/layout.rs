@@ -144,6 +144,7 @@ impl<'a> Layer<'a> {
             | Op::Fill { .. }
             | Op::Cast { .. }
             | Op::Logical { .. }
+            | Op::Convolution(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -543,6 +544,7 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
                 | Op::Compare { .. }
                 | Op::Logical { .. }
                 | Op::Select { .. }
+                | Op::Convolution(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

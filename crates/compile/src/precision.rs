@@ -133,7 +133,10 @@ impl OpClass {
     /// The class of an op.
     pub const fn of(op: &Op) -> Self {
         match op {
-            Op::Matmul { .. } | Op::Linear { .. } | Op::ScaledDotProductAttention { .. } => Self::Product,
+            Op::Matmul { .. }
+            | Op::Linear { .. }
+            | Op::Convolution(_)
+            | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
                 Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
                     Self::Power

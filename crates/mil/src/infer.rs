@@ -13,6 +13,8 @@ macro_rules! ensure {
     ($cond:expr, $($arg:tt)*) => { if !$cond { return Err(TypeError(format!($($arg)*))); } };
 }
 
+mod convolution;
+
 /// The shape that two operands broadcast to, as in numpy; `None` if they do not.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
@@ -82,6 +84,9 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
         }
         Op::Linear { x, weight, bias } => {
             linear(types(*x), types(*weight), bias.map(&types)).map(|t| vec![t])
+        }
+        Op::Convolution(c) => {
+            convolution::convolution(c, types(c.x), types(c.weight), c.bias.map(&types)).map(|t| vec![t])
         }
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(types(*query), types(*key), types(*value), attn_mask.map(&types)).map(|t| vec![t])

@@ -25,6 +25,8 @@ pub use function::{
     Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
 };
 pub use infer::{TypeError, broadcast, infer};
+pub use op::convolution::Convolution;
+pub use op::window::PadType;
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};

@@ -1,12 +1,16 @@
 //! The ops. Semantics follow coremltools' definitions (opset ios18) unless said otherwise.
 //!
 //! Families of element-wise ops that share one type rule are one variant with a kind; every other op is a variant of its
-//! own. Axes are stored counted from the front.
+//! own, or one of a family with a module of its own. Axes are stored counted from the front.
+
+pub(crate) mod convolution;
+pub(crate) mod window;
 
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
 
+use self::convolution::Convolution;
 use crate::ValueId;
 
 /// Element-wise ops of one operand; the result has the operand's type.
@@ -196,6 +200,8 @@ pub enum Op {
         /// The bias.
         bias: Option<ValueId>,
     },
+    /// See [`Convolution`].
+    Convolution(Convolution),
     /// softmax(Q·Kᵀ/√E + mask)·V with query `[B, .., L, E]`, key `[B, .., S, E]`, value `[B, .., S, F]`, equal batch
     /// dimensions; a `bool` mask keeps where true, a float mask is added.
     ScaledDotProductAttention {
@@ -397,6 +403,7 @@ impl Op {
             Self::Softmax { .. } => "softmax",
             Self::Matmul { .. } => "matmul",
             Self::Linear { .. } => "linear",
+            Self::Convolution(_) => "conv",
             Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
             Self::Gather { .. } => "gather",
             Self::GatherAlongAxis { .. } => "gather_along_axis",
@@ -457,6 +464,7 @@ impl Op {
                     f(bias);
                 }
             }
+            Self::Convolution(c) => c.for_each_operand(&mut f),
             Self::ScaledDotProductAttention { query, key, value, attn_mask } => {
                 f(query);
                 f(key);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use arcane_tensor::{element_count, round_to};
 
-use crate::{Function, Op, Operation, TypeError, infer};
+use crate::{Function, Op, Operation, TypeError, ValueId, infer};
 
 /// How strict the verifier is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum VerifyError {
 /// 5. outputs are results of ops, each value at most one output;
 /// 6. aliases name existing ports of equal type, each output and each parameter at most once;
 /// 7. numbers inside ops fit their type: an ε is finite, the value of `fill` is an integer or bool where its dtype is;
-/// 8. *strict*: the weight and bias of `linear` are constants.
+/// 8. *strict*: the weight and bias of `linear` are constants, so is the bias of `conv`, and its weight where it is dilated.
 ///
 /// # Errors
 /// [`VerifyError`] names the first invariant found broken, and where.
@@ -134,23 +134,29 @@ fn constants_hold(
     operation: &Operation,
     constant: &mut [bool],
 ) -> Result<(), VerifyError> {
-    match &operation.op {
-        Op::Const(_) => operation.results.iter().for_each(|r| constant[r.index()] = true),
-        Op::Linear { weight, bias, .. } => {
-            let mut wanted = std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias")));
-            if let Some((_, name)) = wanted.find(|(v, _)| !constant[v.index()]) {
-                let what = format!("{name} is a run-time value, a constant was expected");
-                return Err(VerifyError::Type {
-                    function: function.name.clone(),
-                    op: operation.op.name(),
-                    path: function.value(operation.results[0]).path.clone(),
-                    source: TypeError(what),
-                });
-            }
+    let wanted: Vec<(ValueId, &str)> = match &operation.op {
+        Op::Const(_) => {
+            operation.results.iter().for_each(|r| constant[r.index()] = true);
+            return Ok(());
         }
-        _ => {}
-    }
-    Ok(())
+        Op::Linear { weight, bias, .. } => {
+            std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias"))).collect()
+        }
+        Op::Convolution(c) => {
+            let dilated = c.dilations.iter().any(|&d| d > 1);
+            let weight = dilated.then_some((c.weight, "weight"));
+            weight.into_iter().chain(c.bias.map(|b| (b, "bias"))).collect()
+        }
+        _ => return Ok(()),
+    };
+    let Some((_, name)) = wanted.into_iter().find(|(v, _)| !constant[v.index()]) else { return Ok(()) };
+    let what = format!("{name} is a run-time value, a constant was expected");
+    Err(VerifyError::Type {
+        function: function.name.clone(),
+        op: operation.op.name(),
+        path: function.value(operation.results[0]).path.clone(),
+        source: TypeError(what),
+    })
 }
 
 fn ports_hold(function: &Function) -> Result<(), String> {

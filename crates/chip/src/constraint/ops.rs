@@ -67,29 +67,31 @@ pub(super) fn inner_multiple(site: &Site<'_>) -> Option<Finding> {
     (!found.is_multiple_of(multiple)).then(|| Finding::new(format!("a multiple of {multiple}"), found))
 }
 
-fn linear_weight(site: &Site<'_>) -> Option<(ValueId, Option<ValueId>, ValueId)> {
+/// The weight and the bias of an op that wants them constant, and its groups.
+fn constant_weight(site: &Site<'_>) -> Option<(ValueId, Option<ValueId>, usize)> {
     match &site.operation.op {
-        Op::Linear { x, weight, bias } => Some((*weight, *bias, *x)),
+        Op::Linear { weight, bias, .. } => Some((*weight, *bias, 1)),
+        Op::Convolution(c) => Some((c.weight, c.bias, c.groups)),
         _ => None,
     }
 }
 
 pub(super) fn runtime_weight(site: &Site<'_>) -> Option<Finding> {
-    let (weight, bias, _) = linear_weight(site)?;
+    let (weight, bias, _) = constant_weight(site)?;
     let mut operands = std::iter::once(("weight", weight)).chain(bias.map(|b| ("bias", b)));
     let (name, _) = operands.find(|(_, v)| !site.is_constant(*v))?;
     Some(Finding::new("constants", format!("a run-time {name}")))
 }
 
 pub(super) fn output_channels(site: &Site<'_>) -> Option<Finding> {
-    let (weight, ..) = linear_weight(site)?;
+    let (weight, ..) = constant_weight(site)?;
     let (limit, found) = (*site.chip.limits.max_output_channels, site.ty(weight).shape[0]);
     (found > limit).then(|| Finding::new(limit, found))
 }
 
 pub(super) fn input_channels(site: &Site<'_>) -> Option<Finding> {
-    let (weight, ..) = linear_weight(site)?;
-    let (limit, found) = (*site.chip.limits.max_input_channels, site.ty(weight).shape[1]);
+    let (weight, _, groups) = constant_weight(site)?;
+    let (limit, found) = (*site.chip.limits.max_input_channels, groups * site.ty(weight).shape[1]);
     (found > limit).then(|| Finding::new(limit, found))
 }
 
@@ -99,6 +101,10 @@ pub(super) fn positions(site: &Site<'_>) -> Option<Finding> {
         Op::Linear { x, .. } => {
             let shape = &site.ty(*x).shape;
             shape[..shape.len() - 1].iter().product::<usize>()
+        }
+        Op::Convolution(_) => {
+            let shape = &site.ty(site.operation.results[0]).shape;
+            shape[0].saturating_mul(shape[2..].iter().product())
         }
         Op::Matmul { x, y, transpose_x, .. } if site.is_constant(*y) => {
             let shape = &site.ty(*x).shape;

@@ -81,20 +81,20 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
     "S11" Wrong H13..H13; "the product is zero"; "pad the contracted axis with zeros";
         "one report on M1", MeasuredOnce; Op(&[Subject::Matmul], ops::inner_multiple)
     "S09" Refused H13..H18; "too many output channels"; "cut the weight into several, such as parts of a vocabulary";
-        "reports on M1 to M4", Conflict; Op(&[Subject::Linear], ops::output_channels)
+        "reports on M1 to M4", Conflict; Op(&[Subject::Linear, Subject::Convolution], ops::output_channels)
     "S10" Refused H13..H18; "too many input channels"; "pass the weight as input of matmul";
-        "report on M4 (32 000); others", Conflict; Op(&[Subject::Linear], ops::input_channels)
+        "report on M4 (32 000); others", Conflict; Op(&[Subject::Linear, Subject::Convolution], ops::input_channels)
     "S07" Wrong H16..H16; "a product with one position gives wrong numbers"; "pad the positions to 32";
-        "report on M4", MeasuredOnce; Op(&[Subject::Linear, Subject::Matmul], ops::positions)
+        "report on M4", MeasuredOnce; Op(&[Subject::Linear, Subject::Convolution, Subject::Matmul], ops::positions)
 
     // Ops.
     "O01" Wrong H13..H18; "attn_mask is ignored"; "write matmul, scale, add of the mask, softmax and matmul";
         "maderix/ANE; Orion", MeasuredTwice; Op(&[Subject::Attention], ops::mask)
     "O20" Wrong H13..H18; "a fused attention of this size gives garbage"; "write matmul, scale, softmax and matmul";
         "public report", MeasuredOnce; Op(&[Subject::Attention], ops::attention_size)
-    "O04" Refused H13..H18; "a linear with a weight that is no constant is refused, or ignores it";
+    "O04" Refused H13..H18; "a linear or conv with a weight that is no constant is refused, or ignores it";
         "write matmul with transpose_y";
-        "reports on M1, M1 Max and M3 Max", Conflict; Op(&[Subject::Linear], ops::runtime_weight)
+        "reports on M1, M1 Max and M3 Max", Conflict; Op(&[Subject::Linear, Subject::Convolution], ops::runtime_weight)
     "O05" Refused H13..H18; "tile makes every later call of the process fail (M3 Max); it runs on an M2";
         "write concat, or let the reader broadcast";
         "reports on M3 Max and M2", Conflict; Op(&[Subject::Tile], ops::tile)

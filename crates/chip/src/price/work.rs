@@ -76,6 +76,13 @@ impl Work {
                 work.positions = ty(*x).len() as f64 / inner.max(1) as f64;
                 true
             }
+            Op::Convolution(c) => {
+                let result = ty(operation.results[0]);
+                let taps: usize = ty(c.weight).shape[1..].iter().product();
+                work.flops = 2.0 * result.len() as f64 * taps as f64;
+                work.positions = result.len() as f64 / result.shape[1].max(1) as f64;
+                true
+            }
             Op::ScaledDotProductAttention { query, key, value, .. } => {
                 work.attention(ty(*query), ty(*key), ty(*value));
                 true

@@ -1,6 +1,6 @@
 //! Matrix products: shapes at the borders of blocks, windows and batches, and what follows a product.
 
-use arcane_mil::{Reduce, Unary};
+use arcane_mil::{Convolution, Op, Reduce, Unary};
 use arcane_tensor::DType;
 
 use super::{Allowed, SPREAD, Table, rounding};
@@ -61,6 +61,18 @@ pub(super) fn products(t: &mut Table, dtype: DType) {
         t.add("linear", allowed, &parameters, |f, v| {
             let with_bias = f.linear(v[0], v[1], Some(v[2]))?;
             Ok(vec![with_bias, f.linear(v[0], v[1], None)?])
+        });
+    }
+    for shape in [&[1, 6, 1, 40][..], &[2, 6, 9], &[2, 6, 1, 1, 33], &[2, 6, 3, 5]] {
+        let ones = vec![1; shape.len() - 2];
+        let weight = [&[9, 6], &ones[..]].concat();
+        let parameters = [(dtype, shape, SPREAD), (dtype, &weight[..], SPREAD), (dtype, &[9][..], SPREAD)];
+        t.add("conv, each position on its own", allowed, &parameters, |f, v| {
+            let conv = |bias| Op::Convolution(Convolution::pointwise(v[0], v[1], bias, shape.len()));
+            let with_bias = f.push_one(conv(Some(v[2])))?;
+            let gate = f.unary(Unary::Silu, with_bias)?;
+            let plain = f.push_one(conv(None))?;
+            Ok(vec![with_bias, f.mul(gate, plain)?])
         });
     }
     t.add(

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arcane_mil::{Function, Op, Reduce, Region, ValueId, regions};
+use arcane_mil::{Convolution, Function, Op, Reduce, Region, ValueId, regions};
 
 use super::chain::is_chainable;
 
@@ -87,12 +87,20 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Softmax { .. }
         | Op::Fill { .. } => Kind::Chain,
         Op::Matmul { .. } | Op::Linear { .. } => Kind::Product,
-        Op::ScaledDotProductAttention { .. }
+        Op::Convolution(c) if is_row_product(function, c) => Kind::Product,
+        Op::Convolution(_)
+        | Op::ScaledDotProductAttention { .. }
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }
         | Op::ScatterAlongAxis { .. } => Kind::Single,
     }
+}
+
+/// Whether a convolution is a product of the weight with rows of positions.
+pub(super) fn is_row_product(function: &Function, c: &Convolution) -> bool {
+    let (x, weight) = (&function.ty(c.x).shape, &function.ty(c.weight).shape);
+    c.groups == 1 && c.is_pointwise(weight) && x[2..x.len() - 1].iter().all(|&d| d == 1)
 }
 
 /// How a reduction of `x` over `axes` runs.

@@ -1,11 +1,12 @@
 //! The software engine: runs MIL on any CPU.
 //!
-//! Loading goes function → clusters of fusable ops (`fuse`) and recognised regions → nodes on storage (`lower`,
+//! Loading goes function → ops that have kernels (`expand`) → clusters of fusable ops (`fuse`) and recognised regions → nodes on storage (`lower`,
 //! `work`, `chain`) → an order and a place in memory for everything (`schedule`, `arena`) → instructions for the kernels.
 //! A submitted call runs the instructions one after another, each on all threads, and allocates nothing.
 
 mod arena;
 mod chain;
+mod expand;
 mod fuse;
 mod lower;
 mod schedule;
@@ -64,7 +65,8 @@ impl Engine for SoftwareEngine {
         options: LoadOptions,
     ) -> Result<usize, EngineError> {
         let function = program.function(function).ok_or_else(|| EngineError::NoFunction(function.into()))?;
-        let schedule = schedule::schedule(function, &lower::lower(function, options.fuse)?);
+        let function = expand::expand(function);
+        let schedule = schedule::schedule(&function, &lower::lower(&function, options.fuse)?);
         let threads = self.pool.current_num_threads();
         Ok(schedule.arena_bytes + schedule.constant_bytes + threads * schedule.scratch_bytes())
     }
@@ -117,6 +119,7 @@ impl SoftwareLoaded {
         options: LoadOptions,
         pool: Arc<rayon::ThreadPool>,
     ) -> Result<Self, EngineError> {
+        let function = &*expand::expand(function);
         let lowered = lower::lower(function, options.fuse)?;
         let schedule = schedule::schedule(function, &lowered);
         let constants = memory(schedule.constant_bytes)?;

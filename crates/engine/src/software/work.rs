@@ -145,6 +145,7 @@ impl Lowering<'_> {
                 let cut = AxisCut::new(&self.function.ty(data).shape, axis, picks, true);
                 self.scatter(i, [data, indices, updates], cut, mode, result)
             }
+            Op::Convolution(_) => Err(self.unsupported(i, "only products of channels are supported here")),
             other => unreachable!("{} is no single op", other.name()),
         }
     }
@@ -218,6 +219,20 @@ impl Lowering<'_> {
                 let stretch = |v: View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
                 let (x, y) = (flip(self.view(x), transpose_x), flip(self.view(y), transpose_y));
                 (stretch(x), stretch(y), None)
+            }
+            Op::Convolution(c) => {
+                self.floats(i, c.x)?;
+                let ty = self.function.ty(c.x).shape.clone();
+                let (batch, channels, positions) = (ty[0], ty[1], ty[ty.len() - 1]);
+                let y = self.reshaped(i, c.x, &[batch, channels, positions])?;
+                let weight = self.reshaped(i, c.weight, &[shape[1], channels])?;
+                let bias = match c.bias {
+                    None => None,
+                    Some(bias) => {
+                        Some(self.reshaped(i, bias, &[&[shape[1]], &vec![1; ty.len() - 2][..]].concat())?)
+                    }
+                };
+                (weight.broadcast(&[batch, shape[1], channels]), y, bias)
             }
             Op::Linear { x, weight, bias } => {
                 self.floats(i, x)?;

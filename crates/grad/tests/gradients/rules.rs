@@ -1,6 +1,6 @@
 //! Each op's rule. The table is a `match` over all ops: an op without an entry does not compile.
 
-use arcane_mil::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
+use arcane_mil::{Binary, Compare, Convolution, Logical, Op, Reduce, ScatterMode, Unary};
 use arcane_tensor::{DType, Tensor};
 
 use crate::check::{Check, scrambled};
@@ -54,6 +54,7 @@ cases! {
     Op::Softmax { .. } => [softmax],
     Op::Matmul { .. } => [matmul, matmul_by_itself],
     Op::Linear { .. } => [linear],
+    Op::Convolution(_) => [conv],
     Op::ScaledDotProductAttention { .. } => [attention, masked_attention, grouped_query_attention],
     Op::Gather { .. } => [gather],
     Op::GatherAlongAxis { .. } => [gather_along_axis],
@@ -327,6 +328,17 @@ fn linear(check: &Check) {
         check.that(|c| {
             let (x, weight) = (c.float(shape), c.float(&[5, 4]));
             c.f.linear(x, weight, None)
+        });
+    }
+}
+
+fn conv(check: &Check) {
+    for shape in [&[2, 4, 3][..], &[1, 4, 1, 3], &[2, 4, 2, 3]] {
+        let ones = vec![1; shape.len() - 2];
+        let weight_shape = [&[5, 4], &ones[..]].concat();
+        check.that(|c| {
+            let (x, weight, bias) = (c.float(shape), c.float(&weight_shape), c.float(&[5]));
+            c.f.push_one(Op::Convolution(Convolution::pointwise(x, weight, Some(bias), shape.len())))
         });
     }
 }

@@ -11,6 +11,7 @@
 //! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
 //! - an index outside its axis, negative ones included, is an error.
 
+mod convolution;
 mod elementwise;
 mod layout;
 mod movement;
@@ -218,6 +219,7 @@ fn compute<'a>(
             product::matmul(get(*x), get(*y), *transpose_x, *transpose_y, ty)
         }
         Op::Linear { x, weight, bias } => product::linear(get(*x), get(*weight), bias.map(get)),
+        Op::Convolution(c) => convolution::convolution(c, get(c.x), get(c.weight), c.bias.map(get), ty),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             product::attention(get(*query), get(*key), get(*value), attn_mask.map(get))
         }

@@ -1,5 +1,7 @@
 //! The arguments of each op in MIL's names.
 
+mod convolution;
+
 use arcane_tensor::{DType, Tensor};
 
 use super::Unspellable;
@@ -53,6 +55,7 @@ pub(super) fn arguments<'a, 't>(
             let bias = bias.map(|b| ("bias", Value(b)));
             bias.into_iter().chain([("weight", Value(*weight)), ("x", Value(*x))]).collect()
         }
+        Op::Convolution(c) => convolution::convolution(c)?,
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             if opset < Opset::Ios18 {
                 return Err(Unspellable::Opset { since: Opset::Ios18, opset });

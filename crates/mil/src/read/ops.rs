@@ -1,5 +1,7 @@
 //! The ops by name: their parameters, the types these may have, and their defaults (coremltools 9.0, opsets ios15 to ios18).
 
+mod convolution;
+
 use arcane_tensor::DType;
 
 use super::Fault;
@@ -37,7 +39,7 @@ const CAST: [DType; 8] =
 
 /// The ops of MIL that have no counterpart here, for a message that knows them.
 const OTHERS: &str = " acos add_n affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space ceil \
-    clamped_relu classify clip cond conv conv_quantized conv_transpose constexpr_affine_dequantize \
+    clamped_relu classify clip cond conv_quantized conv_transpose constexpr_affine_dequantize \
     constexpr_blockwise_shift_scale constexpr_cast constexpr_lut_to_dense constexpr_lut_to_sparse \
     constexpr_sparse_blockwise_shift_scale constexpr_sparse_to_dense cos cosh crop crop_resize cumsum depth_to_space \
     dequantize einsum elu erf exp2 expand_dims fill_like flatten2d floor floor_div gather_nd gelu gru instance_norm \
@@ -92,6 +94,7 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         }
         "matmul" => matmul(a),
         "linear" => linear(a),
+        "conv" => convolution::convolution(a),
         "scaled_dot_product_attention" => {
             since(a, Opset::Ios18)?;
             let query = a.operand("query", Float)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Emitted, Function, Logical, Op, Opset, Program, Reduce, Role,
-    ScatterMode, Strictness, TensorType, Unary, ValueId, print, verify,
+    Binary, BuildError, Builder, Compare, Convolution, Emitted, Function, Logical, Op, Opset, PadType,
+    Program, Reduce, Role, ScatterMode, Strictness, TensorType, Unary, ValueId, print, verify,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -160,6 +160,14 @@ fn every_op(opset: Opset) -> Result<Function, BuildError> {
     f.matmul(x, x, false, true)?;
     f.linear(x, x, None)?;
     f.linear(x, x, Some(bias))?;
+    let image = f.reshape(x, &[1, 2, 4])?;
+    let kernel = f.constant("kernel", tensor(DType::F16, &[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]));
+    let mut conv = Convolution::pointwise(image, kernel, None, 3);
+    conv.groups = 2;
+    f.push(Op::Convolution(conv.clone()))?;
+    conv.bias = Some(f.constant("offset", tensor(DType::F16, &[2], &[0.5, 1.5])));
+    (conv.pad_type, conv.pad, conv.strides) = (PadType::Custom, vec![1, 0], vec![2]);
+    f.push(Op::Convolution(conv))?;
     if opset == Opset::Ios18 {
         let q = f.reshape(x, &[1, 2, 4])?;
         f.attention(q, q, q, None)?;

@@ -131,8 +131,8 @@ fn parameters_are_known_present_constant_and_in_range() {
 #[test]
 fn ops_are_known() {
     refuses(
-        "fp16 y = conv(x = x);",
-        "5:10: op `conv` is not supported yet, expected one that this version has",
+        "fp16 y = classify(x = x);",
+        "5:10: op `classify` is not supported yet, expected one that this version has",
     );
     refuses("fp16 y = convolve(x = x);", "5:10: unknown op `convolve`, expected an op of MIL");
     let attention = text(

@@ -1,6 +1,6 @@
 //! Softmax, products, attention and ops that move elements, by hand.
 
-use arcane_mil::{Op, ScatterMode};
+use arcane_mil::{Builder, Convolution, Op, PadType, ScatterMode, ValueId};
 use arcane_tensor::{DType, Tensor};
 
 use super::{INF, NAN, assert_same, attempt, bools, bound, f32s, fails, function, gives, i32s, iota, tensor};
@@ -91,6 +91,51 @@ fn linear_multiplies_by_the_transposed_weight() {
         &f32s(&[2, 1, 3], &[10.0, 21.0, 31.0, 12.0, 23.0, 35.0]),
     );
     gives(&[iota(&[2]), w], |f, v| f.linear(v[0], v[1], None), &f32s(&[3], &[0.0, 1.0, 1.0]));
+}
+
+#[test]
+fn conv_slides_a_window_over_each_group() {
+    let x = iota(&[1, 2, 2, 3]);
+    let w = f32s(&[2, 1, 1, 2], &[1.0, 10.0, 1.0, 100.0]);
+    let conv = |v: &[ValueId]| Convolution { groups: 2, ..Convolution::pointwise(v[0], v[1], None, 4) };
+    let all = f32s(&[1, 2, 2, 2], &[10.0, 21.0, 43.0, 54.0, 706.0, 807.0, 1009.0, 1110.0]);
+    gives(&[x.clone(), w.clone()], |f, v| f.push_one(Op::Convolution(conv(v))), &all);
+    // Of three positions with one zero before them and stride 2: (0, x0) and (x1, x2).
+    let strided = |v: &[ValueId]| Convolution {
+        pad_type: PadType::Custom,
+        pad: vec![0, 0, 1, 0],
+        strides: vec![1, 2],
+        bias: Some(v[2]),
+        ..conv(v)
+    };
+    let found = f32s(&[1, 2, 2, 2], &[0.5, 21.5, 30.5, 54.5, 601.0, 808.0, 901.0, 1111.0]);
+    let bias = f32s(&[2], &[0.5, 1.0]);
+    gives(&[x.clone(), w.clone(), bias], |f, v| f.push_one(Op::Convolution(strided(v))), &found);
+    // `same` puts the odd zero at the end, `same_lower` at the start; a dilated pair takes every other element.
+    let ends = |pad_type, dilation| {
+        move |f: &mut Builder, v: &[ValueId]| {
+            f.push_one(Op::Convolution(Convolution { pad_type, dilations: vec![1, dilation], ..conv(v) }))
+        }
+    };
+    let row = iota(&[1, 2, 1, 3]);
+    let rows = |values: [f64; 6]| f32s(&[1, 2, 1, 3], &values);
+    let inputs = [row, w];
+    gives(&inputs, ends(PadType::Same, 1), &rows([10.0, 21.0, 2.0, 403.0, 504.0, 5.0]));
+    gives(&inputs, ends(PadType::SameLower, 1), &rows([0.0, 10.0, 21.0, 300.0, 403.0, 504.0]));
+    gives(&inputs, ends(PadType::Same, 2), &rows([10.0, 20.0, 1.0, 400.0, 503.0, 4.0]));
+}
+
+#[test]
+fn fp16_conv_rounds_once_behind_the_bias() {
+    // 2048 + 1 is a tie in fp16, to even; with the bias it is 2050.
+    let x = tensor(DType::F16, &[1, 2, 1], &[2048.0, 1.0]);
+    let w = tensor(DType::F16, &[1, 2, 1], &[1.0, 1.0]);
+    let bias = tensor(DType::F16, &[1], &[0.5]);
+    let conv = |f: &mut Builder, v: &[ValueId]| {
+        f.push_one(Op::Convolution(Convolution::pointwise(v[0], v[1], v.get(2).copied(), 3)))
+    };
+    gives(&[x.clone(), w.clone()], conv, &tensor(DType::F16, &[1, 1, 1], &[2048.0]));
+    gives(&[x, w, bias], conv, &tensor(DType::F16, &[1, 1, 1], &[2050.0]));
 }
 
 /// Two queries of width 4 over two keys; scores are 0 and ln 3 for either query.

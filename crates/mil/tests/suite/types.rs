@@ -1,8 +1,8 @@
 //! Ill-typed ops and what their errors say.
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Logical, Op, Opset, Reduce, Role, ScatterMode, TensorType, Unary,
-    ValueId, broadcast,
+    Binary, BuildError, Builder, Compare, Convolution, Logical, Op, Opset, Reduce, Role, ScatterMode,
+    TensorType, Unary, ValueId, broadcast,
 };
 use arcane_tensor::DType;
 
@@ -139,6 +139,29 @@ fn products_want_matching_dimensions() {
     refuses(|v| linear(v.f, v.h, None), "weight is tensor<fp16, [2, 3]>");
     refuses(|v| linear(v.f, v.v, None), "weight is tensor<fp32, [3]>");
     refuses(|v| linear(v.f, v.f, Some(v.v)), "bias is tensor<fp32, [3]>, tensor<fp32, [2]> was expected");
+}
+
+#[test]
+fn conv_wants_a_kernel_that_fits() {
+    let conv = |x, weight, edit: fn(&mut Convolution)| {
+        let mut conv = Convolution::pointwise(x, weight, None, 3);
+        edit(&mut conv);
+        Op::Convolution(conv)
+    };
+    refuses(|v| conv(v.f, v.k, |_| ()), "rank 3 to 5 was expected");
+    refuses(|v| conv(v.k, v.f, |_| ()), "weight is tensor<fp32, [2, 3]>, fp32 of rank 3 was expected");
+    refuses(|v| conv(v.k, v.k, |c| c.groups = 2), "2 groups do not divide the 4 channels of x and the 1");
+    refuses(|v| conv(v.k, v.k, |c| c.groups = 0), "0 groups do not divide");
+    refuses(
+        |v| conv(v.k, v.k, |c| c.dilations = vec![2]),
+        "the window reaches over 5 elements of spatial dimension 0",
+    );
+    refuses(|v| conv(v.k, v.k, |c| c.strides = vec![0]), "strides are [0], 1 numbers above 0 were expected");
+    refuses(|v| conv(v.k, v.k, |c| c.pad = vec![1]), "pad is [1], 2 numbers were expected");
+    refuses(
+        |v| conv(v.k, v.k, |c| c.bias = Some(c.x)),
+        "bias is tensor<fp32, [1, 4, 3]>, tensor<fp32, [1]> was expected",
+    );
 }
 
 #[test]

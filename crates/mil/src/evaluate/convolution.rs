@@ -1,0 +1,51 @@
+//! Convolutions, element by element from their definition.
+
+use super::Value;
+use super::layout::{offsets, strides};
+use crate::{Convolution, TensorType};
+
+/// Σ over the channels of the group and the kernel's positions of x · weight, plus the bias.
+pub(super) fn convolution(
+    c: &Convolution,
+    x: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    ty: &TensorType,
+) -> Vec<f64> {
+    let (space, kernel) = (&x.ty.shape[2..], &weight.ty.shape[2..]);
+    let (x_strides, w_strides) = (strides(&x.ty.shape), strides(&weight.ty.shape));
+    let group_channels = weight.ty.shape[1];
+    let group_outputs = weight.ty.shape[0] / c.groups;
+    let taps = positions(kernel);
+    let element = |at: &[usize]| {
+        let (n, o) = (at[0], at[1]);
+        let first_channel = o / group_outputs * group_channels;
+        let mut sum = bias.map_or(0.0, |b| b.data[o]);
+        for tap in &taps {
+            let place = |i: usize| {
+                let [before, _] = c.padding(i, space[i], kernel[i]);
+                let padded = at[i + 2] * c.strides[i] + tap[i] * c.dilations[i];
+                padded.checked_sub(before).filter(|&p| p < space[i])
+            };
+            let Some(place) = (0..space.len()).map(place).collect::<Option<Vec<usize>>>() else { continue };
+            let in_space: usize = place.iter().zip(&x_strides[2..]).map(|(p, s)| p * s).sum();
+            let in_kernel: usize = tap.iter().zip(&w_strides[2..]).map(|(p, s)| p * s).sum();
+            for channel in 0..group_channels {
+                let of_x = n * x_strides[0] + (first_channel + channel) * x_strides[1] + in_space;
+                let of_weight = o * w_strides[0] + channel * w_strides[1] + in_kernel;
+                sum += x.data[of_x] * weight.data[of_weight];
+            }
+        }
+        sum
+    };
+    positions(&ty.shape).iter().map(|at| element(at)).collect()
+}
+
+/// All coordinates of a shape in row-major order.
+fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
+    let strides = strides(shape);
+    let coordinate = |offset: usize| {
+        strides.iter().zip(shape).map(|(&s, &d)| if d == 0 { 0 } else { offset / s % d }).collect()
+    };
+    offsets(shape, &strides).into_iter().map(coordinate).collect()
+}
