@@ -135,8 +135,18 @@ pub struct Rates {
     pub floor_us: Fact<f64>,
     /// GB/s at which weights are read.
     pub weight_gb_s: Fact<f64>,
+    /// MiB of the other operand for which weights are read once, if they do not stay on the engine.
+    pub pass_mib: Fact<f64>,
+    /// GB/s at which a host puts arrays of several rows a channel into surfaces and takes them out.
+    pub staging_gb_s: Fact<f64>,
     /// GB/s at which activations are read, and at which they are written at the same time.
     pub activation_gb_s: Fact<f64>,
+    /// Compiling a program, in ms, beside what its constants take.
+    pub compile_ms: Fact<f64>,
+    /// Compiling a MB of constants, in ms.
+    pub compile_ms_per_mb: Fact<f64>,
+    /// Loading a compiled program, in ms.
+    pub load_ms: Fact<f64>,
     /// GB/s of the memory that all parts of the chip share.
     pub dram_gb_s: Fact<f64>,
     /// fp32 GFLOP/s of the processor cores in large products.

@@ -176,8 +176,9 @@ fn activations_err_as_much_as_was_measured() {
     let exp = worst(Activation::Exp, f64::exp, -9.7..11.09, true);
     assert!((9.0..10.1).contains(&exp), "{exp}");
     let inverse = Activation::Inverse { epsilon: 1e-4 };
-    near((value(activation(inverse, rounded(0.0159))) - 1.0 / value(rounded(0.0159))).abs(), 0.4375, 0.05);
-    near(worst(inverse, |x| 1.0 / x, 0.0156..7e4, true), 13.5, 0.05);
+    // The reference is 1/x, so that most of it is epsilon.
+    near(worst(inverse, |x| 1.0 / x, 0.0156..7e4, true), 13.5, 0.08);
+    near(worst(inverse, |x| 1.0 / x, 0.0156..7e4, false), 0.4375, 0.01);
 }
 
 #[test]

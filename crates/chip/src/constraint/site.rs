@@ -13,7 +13,7 @@ pub(super) struct Site<'a> {
 }
 
 /// Whether a parameter stands for a constant of a weight file that `arcane_mil::check` has not read.
-pub(super) fn stands_for_constant(parameter: &Parameter) -> bool {
+pub(crate) fn stands_for_constant(parameter: &Parameter) -> bool {
     parameter.role == Role::Param && parameter.name.strip_suffix(".blob").is_some()
 }
 

@@ -441,7 +441,7 @@ fn a_violation_reads_as_one_line() {
     assert_eq!(
         lines,
         [
-            "layers.0.q (linear): O04 a linear with a weight that is no constant is refused, or ignores it: limit constants, \
+            "layers.0.q (linear): O04 a linear or conv with a weight that is no constant is refused, or ignores it: limit constants, \
           found a run-time weight; remedy: write matmul with transpose_y"
         ]
     );
