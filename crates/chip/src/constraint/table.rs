@@ -92,7 +92,7 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
         "maderix/ANE; Orion", MeasuredTwice; Op(&[Subject::Attention], ops::mask)
     "O20" Wrong H13..H18; "a fused attention of this size gives garbage"; "write matmul, scale, softmax and matmul";
         "public report", MeasuredOnce; Op(&[Subject::Attention], ops::attention_size)
-    "O04" Refused H13..H18; "a linear or conv with a weight that is no constant is refused, or ignores it";
+    "O04" Refused H13..H18; "a weight that is no constant is refused, or ignored";
         "write matmul with transpose_y";
         "reports on M1, M1 Max and M3 Max", Conflict; Op(&[Subject::Linear, Subject::Convolution], ops::runtime_weight)
     "O05" Refused H13..H18; "tile makes every later call of the process fail (M3 Max); it runs on an M2";

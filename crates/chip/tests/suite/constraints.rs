@@ -440,10 +440,8 @@ fn a_violation_reads_as_one_line() {
     let lines: Vec<_> = found.iter().map(ToString::to_string).collect();
     assert_eq!(
         lines,
-        [
-            "layers.0.q (linear): O04 a linear with a weight that is no constant is refused, or ignores it: limit constants, \
-          found a run-time weight; remedy: write matmul with transpose_y"
-        ]
+        ["layers.0.q (linear): O04 a weight that is no constant is refused, or ignored: limit constants, \
+          found a run-time weight; remedy: write matmul with transpose_y"]
     );
 }
 
