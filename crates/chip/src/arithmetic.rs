@@ -13,10 +13,11 @@
 //! channels leave the accumulator. `data/activation-h16.toml` holds the tables and `data/family-*.toml` which generations
 //! the rules are known of.
 //!
-//! Sources: the M6 microarchitecture study, llms-on-apple-neural-engine (M5 Pro), rustane (M3 Ultra), ironmill (M2), ANEForge,
+//! Sources: the M6 microarchitecture study, llms-on-apple-neural-engine (M5 Pro), rustane (M3 Ultra), ironmill (M2), `ANEForge`,
 //! ane-guide (M1 Max).
 
 mod activation;
+mod coverage;
 mod elementwise;
 mod half;
 mod product;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use crate::{Chip, Fact};
 
 pub use activation::{Activation, activation};
+pub use coverage::unmodelled;
 pub use elementwise::{binary, mean, sum, unary};
 pub use half::{decoded, is_infinite, rounded, value};
 pub use product::{Accumulator, Overflow, int8_product};

@@ -61,6 +61,16 @@ pub struct Chip {
     pub energy: Energy,
     /// What is known of how it computes.
     pub arithmetic: Arithmetic,
+    /// Which MIL text its compiler reads.
+    pub dialect: Dialect,
+}
+
+/// Which MIL text an engine's compiler reads.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// The newest opset: `ios17` is `program(1.0)`, `ios18` is `program(1.3)`.
+    pub newest: Fact<String>,
 }
 
 /// What an engine and its driver accept. Lengths and counts are the largest that work.
@@ -89,6 +99,14 @@ pub struct Limits {
     pub min_positions: Fact<usize>,
     /// The remainder of the width modulo 128 of a square that a non-linear op reads.
     pub max_square_remainder: Fact<usize>,
+    /// Length of a convolution's kernel along the last axis.
+    pub max_kernel_width: Fact<usize>,
+    /// Length of a convolution's kernel along the last axis but one.
+    pub max_kernel_height: Fact<usize>,
+    /// Distance of the elements that a convolution's kernel takes.
+    pub max_dilation: Fact<usize>,
+    /// Zeros that a convolution pads on one side.
+    pub max_padding: Fact<usize>,
     /// Operands of one op; more take the compiler seconds.
     pub max_fan_in: Fact<usize>,
     /// Queries or keys of a fused attention.
@@ -125,6 +143,10 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
+    /// The engine's clock, in GHz.
+    pub clock_ghz: Fact<f64>,
+    /// How much faster products of int8 activations and weights are than those of fp16.
+    pub int8_speedup: Fact<f64>,
     /// fp16 TFLOP/s of one engine at most; a multiplication and an addition are two.
     pub peak_tflops: Fact<f64>,
     /// Positions (rows of the other operand) at which a product with a constant runs at half of the peak.
@@ -213,6 +235,7 @@ struct ChipFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FamilyFile {
+    dialect: Dialect,
     arithmetic: Arithmetic,
     limits: Limits,
 }
@@ -249,6 +272,7 @@ fn read_chip(name: &str, text: &str) -> Chip {
         rates: file.rates,
         energy: file.energy,
         arithmetic: common.arithmetic,
+        dialect: common.dialect,
     }
 }
 

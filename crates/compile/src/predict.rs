@@ -65,8 +65,8 @@ impl Plan {
         for step in &call.steps {
             let ns = match &step.work {
                 Work::Copy { from, .. } => {
-                    // Read once, written once.
-                    2.0 * self.buffers[*from].ty.bytes() as f64 / *chip.rates.host_gb_s
+                    // Row by row, which is much slower than a flat copy.
+                    self.buffers[*from].ty.bytes() as f64 / *chip.rates.staging_gb_s
                 }
                 Work::Run { place, function, .. } => {
                     let f = self.program.function(function);

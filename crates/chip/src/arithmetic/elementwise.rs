@@ -46,7 +46,7 @@ pub fn unary(tables: Tables, kind: Unary, x: u16) -> Option<u16> {
     }
 }
 
-/// The sum of fp16 numbers: exact, rounded once. (ANEForge: integers up to 2048 are exact and 2049 is 2050.)
+/// The sum of fp16 numbers: exact, rounded once. (`ANEForge`: integers up to 2048 are exact and 2049 is 2050.)
 pub fn sum(values: impl IntoIterator<Item = u16>) -> u16 {
     rounded(wide_sum(values).0)
 }

@@ -16,7 +16,9 @@ fn bits(x: f64) -> u16 {
 
 fn product(terms: &[(f64, f64)], bias: f64) -> f64 {
     let mut sum = Accumulator::new(bits(bias));
-    terms.iter().for_each(|&(x, w)| sum.add(bits(x), bits(w)));
+    for &(x, w) in terms {
+        sum.add(bits(x), bits(w));
+    }
     value(sum.result())
 }
 
@@ -32,7 +34,7 @@ fn every_number_is_its_own_nearest() {
     for b in finite() {
         assert_eq!(rounded(decoded(b)), b);
     }
-    assert_eq!([0x7c00, 0xfc00, 0x7e00, 0x7fff].map(decoded), [65536.0, -65536.0, 98304.0, 131008.0]);
+    assert_eq!([0x7c00, 0xfc00, 0x7e00, 0x7fff].map(decoded), [65536.0, -65536.0, 98304.0, 131_008.0]);
     assert_eq!([0x7c00, 0xfc00, 0x7e00, 0xffff].map(value), [1.0, -1.0, 1.0, 1.0].map(|x| x * f64::INFINITY));
 }
 
