@@ -10,7 +10,7 @@ use arcane_chip::price::program_ns;
 use arcane_compile::{
     Place, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, read};
+use arcane_mil::{BlobFolder, Function, Op, check};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -163,7 +163,7 @@ fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<
     let (batch, seq, accumulate) = (*batch, *seq, *accumulate);
     let options = ProgramOptions { batch, seq, accumulate, evaluate: false, optimizer };
     let program = training_program(model, &options)?;
-    let plan = plan(&program, &PlanOptions { precision: PRECISION, chip: Some(chip) })?;
+    let plan = plan(&program, &PlanOptions { precision: PRECISION, chip: Some(chip), freeze: true })?;
     let prediction = plan.predict_update(accumulate, chip);
     let tokens = (batch * seq * accumulate) as u64;
     let attention = 12.0 * model.num_hidden_layers as f64 * model.hidden_size as f64 * seq as f64;
@@ -180,7 +180,7 @@ fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<
 
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
     let file = ProgramFile::read(&arguments.what)?;
-    let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+    let program = check(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
     let function = choose(&program, arguments.function.as_deref(), &file.path)?;
     let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
     let flops = program_ns(chip, function).flops;
@@ -193,7 +193,7 @@ fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned
 }
 
 fn compiled(function: &Function, chip: &'static Chip) -> anyhow::Result<(Plan, Prediction)> {
-    let options = PlanOptions { precision: PRECISION, chip: Some(chip) };
+    let options = PlanOptions { precision: PRECISION, chip: Some(chip), freeze: true };
     let plan = plan_functions(std::slice::from_ref(function), &options)?;
     let call = plan.call(function.name()).context("the plan has no call of the function")?;
     let prediction = plan.predict(call, chip);

@@ -89,6 +89,7 @@ impl Building<'_> {
     fn declare(&mut self, ops: &[usize]) {
         let graph = self.extractor.graph;
         let mut read = Vec::new();
+        let constants: BTreeSet<ValueId> = ops.iter().filter_map(|&op| graph.constant_of(op)).collect();
         for &op in ops {
             for v in graph.function.operations()[op].op.operands() {
                 let v = self.outside(v);
@@ -97,7 +98,8 @@ impl Building<'_> {
         }
         for (i, &v) in read.iter().enumerate() {
             let name = port_name('i', i, &graph.function.value(v).path);
-            let new = self.builder.parameter(&name, graph.function.ty(v).clone(), Role::Batch);
+            let role = if constants.contains(&v) { Role::Constant } else { Role::Batch };
+            let new = self.builder.parameter(&name, graph.function.ty(v).clone(), role);
             self.map.insert(v, new);
             self.inputs.push(graph.base(v));
         }

@@ -1,10 +1,11 @@
 //! From functions to steps on buffers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use arcane_chip::price::op_ns;
 use arcane_chip::surface::SurfaceLayout;
 use arcane_chip::{Chip, Family};
-use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId};
+use arcane_mil::{Builder, Convolution, Function, Op, Opset, Rewriter, Role, TensorType, ValueId};
 
 use super::build::{Layout, PlanError, PlanOptions};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
@@ -33,29 +34,58 @@ impl Target {
     }
 
     /// The passes, in order.
-    pub(super) fn compile(self, function: &Function) -> Compiled {
+    pub(super) fn compile(self, function: &Function, is_frozen: impl Fn(&str) -> bool) -> Compiled {
         let Some(chip) = self.chip else {
             let function = simplify(&mixed(&simplify(function), self.precision));
             let places = vec![Place::Host; function.operations().len()];
             let origins = (0..places.len()).collect();
             return Compiled { placed: Placed { function, places, origins }, refused: Vec::new() };
         };
-        place(chip, &legalise(function, chip))
+        place(chip, &legalise(&frozen(function, is_frozen), chip))
     }
 }
 
+/// The function with its frozen weights as constants that are still to come. What is overwritten is not frozen.
+fn frozen(function: &Function, is_frozen: impl Fn(&str) -> bool) -> Function {
+    let mut rewriter = Rewriter::new(function);
+    for (i, p) in function.parameters().iter().enumerate() {
+        let overwritten = function.aliases().iter().any(|a| a.parameter == i);
+        let frozen = p.role == Role::Param && !overwritten && is_frozen(&p.name);
+        let role = if frozen { Role::Constant } else { p.role };
+        let new = rewriter.builder.parameter(&p.name, function.ty(p.value).clone(), role);
+        rewriter.set(p.value, new);
+    }
+    for operation in function.operations() {
+        rewriter.copy(operation);
+    }
+    rewriter.finish()
+}
+
 /// Puts ops on the engine until the chip accepts all that are there.
+///
+/// A convolution that the chip refuses, or that is not faster than the product that it stands for, is that product: its weight
+/// is then an input, which all calls share.
 fn place(chip: &Chip, function: &Function) -> Compiled {
     let mut refused: HashMap<usize, String> = HashMap::new();
+    let mut products: BTreeSet<usize> = BTreeSet::new();
     loop {
-        let before = refused.len();
-        match lay_out(function, &places(function, &refused)) {
+        let before = (refused.len(), products.len());
+        match lay_out(function, &places(function, &refused), &products) {
             Err(unplaceable) => {
                 refused.insert(unplaceable.op, unplaceable.why);
             }
             Ok(placed) => {
+                let definitions = placed.function.definitions();
                 for (i, place) in placed.places.iter().enumerate() {
                     if *place == Place::Host {
+                        continue;
+                    }
+                    if let Op::Convolution(c) = &placed.function.operations()[i].op {
+                        let given =
+                            definitions[c.weight.index()].map(|d| &placed.function.operations()[d].op);
+                        if !pays(chip, &placed.function, c, matches!(given, Some(Op::Const(_)))) {
+                            products.insert(placed.origins[i]);
+                        }
                         continue;
                     }
                     let violations = arcane_chip::op_violations(chip, &placed.function, i);
@@ -63,7 +93,7 @@ fn place(chip: &Chip, function: &Function) -> Compiled {
                         refused.entry(placed.origins[i]).or_insert_with(|| v.to_string());
                     }
                 }
-                if refused.len() == before {
+                if (refused.len(), products.len()) == before {
                     let mut refused: Vec<(usize, String)> = refused.into_iter().collect();
                     refused.sort();
                     let path = |op: usize| &function.value(function.operations()[op].results[0]).path;
@@ -74,6 +104,33 @@ fn place(chip: &Chip, function: &Function) -> Compiled {
             }
         }
     }
+}
+
+/// How much less time a convolution has to take than a product for its weight to be in the program, where no other call can
+/// use it.
+const WORTH_A_CONSTANT: f64 = 0.9;
+
+/// Whether a chip runs a convolution with a constant weight, in less time than the product of an input with its operand. A
+/// weight that is in the program anyway costs nothing to be there.
+fn pays(chip: &Chip, function: &Function, c: &Convolution, in_program: bool) -> bool {
+    let (x, weight) = (function.ty(c.x), function.ty(c.weight));
+    let alone = |role, x: TensorType, weight: TensorType, op: &dyn Fn(ValueId, ValueId) -> Op| {
+        let mut f = Builder::new("alone", function.opset());
+        let weight = f.parameter("weight", weight, role);
+        let x = f.parameter("x", x, Role::Batch);
+        let y = f.push_one(op(x, weight)).expect("the shapes are those of the convolution");
+        f.output("y", y);
+        f.finish()
+    };
+    let convolution = alone(Role::Constant, x.clone(), weight.clone(), &|x, weight| {
+        Op::Convolution(Convolution { x, weight, ..c.clone() })
+    });
+    let matrix = |rows: usize, columns: usize| TensorType::new(x.dtype, &[rows, columns]);
+    let (left, right) = (matrix(weight.shape[0], weight.shape[1]), matrix(x.shape[1], x.shape[3]));
+    let product =
+        alone(Role::Batch, right, left, &|y, x| Op::Matmul { x, y, transpose_x: false, transpose_y: false });
+    !arcane_chip::op_violations(chip, &convolution, 0).iter().any(arcane_chip::Violation::is_fatal)
+        && (in_program || op_ns(chip, &convolution, 0) < WORTH_A_CONSTANT * op_ns(chip, &product, 0))
 }
 
 /// The newest opset whose text a chip's compiler reads: that of ios18 comes with the third generation (T03).
@@ -149,7 +206,13 @@ impl Scheduler {
             return Ok(());
         };
         self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
-        let limits = Limits { opset: opset(chip), max_ports: *chip.limits.max_surfaces };
+        let limits = Limits {
+            opset: opset(chip),
+            max_ports: *chip.limits.max_surfaces,
+            max_operations: *chip.limits.max_operations,
+            max_products: *chip.limits.max_depth,
+            max_weight_bytes: *chip.limits.max_weight_bytes,
+        };
         let parts = partition(&compiled.placed, limits);
         self.reasons.extend(parts.cuts.iter().chain(&parts.hosted).map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
@@ -200,6 +263,8 @@ impl Scheduler {
             let ty = piece.function.ty(p.value);
             bound.push(match piece.place {
                 Place::Host => call.buffers[&base],
+                // Not a surface: its elements go into the program.
+                Place::Engine if p.role == Role::Constant => call.buffers[&base],
                 Place::Engine => self.engine_input(call, base, ty),
             });
         }
@@ -452,7 +517,9 @@ impl<'a> CallBuilder<'a> {
         for (i, piece) in pieces.iter().enumerate() {
             for (p, &base) in piece.function.parameters().iter().zip(&piece.inputs) {
                 last_use.insert(base, i);
-                if piece.place == Place::Engine {
+                if p.role == Role::Constant {
+                    host_reads[base.index()] = true;
+                } else if piece.place == Place::Engine {
                     engine_types.entry(base).or_default().push(piece.function.ty(p.value).clone());
                 } else {
                     host_reads[base.index()] = true;
@@ -482,7 +549,8 @@ impl<'a> CallBuilder<'a> {
     /// Whether a value changes with the weights only.
     fn is_fixed(&self, v: ValueId) -> bool {
         let parameter = self.function.parameters().iter().find(|p| p.value == v);
-        parameter.is_some_and(|p| p.role == Role::Param) || self.prepared.contains(&v)
+        parameter.is_some_and(|p| matches!(p.role, Role::Param | Role::Constant))
+            || self.prepared.contains(&v)
     }
 
     /// Whether anything reads a value otherwise than as a surface of a type.

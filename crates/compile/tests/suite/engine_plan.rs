@@ -18,7 +18,8 @@ use crate::random::{Random, inputs, outputs, program, shaped_program};
 const CHIPS: [&str; 2] = ["m1", "m4"];
 
 fn planned(f: &Function, chip: &str) -> Plan {
-    let options = PlanOptions { precision: Precision::Engine, chip: Some(Chip::named(chip).unwrap()) };
+    let options =
+        PlanOptions { precision: Precision::Engine, chip: Some(Chip::named(chip).unwrap()), freeze: false };
     plan_functions(std::slice::from_ref(f), &options).unwrap()
 }
 
