@@ -520,9 +520,9 @@ pub(crate) fn made_of_weights(function: &Function) -> Vec<bool> {
     made_of(function, |role| matches!(role, Role::Param | Role::Constant))
 }
 
-/// Where each op runs, by its kind and types: engines compute fp16 and nothing else, and have no arrays without elements.
-/// `refused` ops run on the host.
-pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> Vec<Place> {
+/// Where each op runs, by its kind and types: engines compute fp16 and nothing else, and have no arrays without elements. Ops
+/// that are `hosted` run on the host.
+pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec<Place> {
     let half = |v: &ValueId| {
         let ty = function.ty(*v);
         ty.dtype == DType::F16 && !ty.shape.contains(&0)
@@ -537,7 +537,7 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
         let on_engine = |v: &ValueId| definitions[v.index()].is_some_and(|d| places[d] == Place::Engine);
         let engine = all_half
             && !is_weight
-            && !refused.contains_key(&i)
+            && !hosted(i)
             && match &operation.op {
                 Op::Unary { .. }
                 | Op::Binary { .. }

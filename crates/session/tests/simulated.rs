@@ -44,7 +44,8 @@ fn forward_backward(config: &LlamaConfig) -> Function {
 fn planned(chip: Option<&str>) -> Plan {
     let chip = chip.map(|name| Chip::named(name).unwrap());
     let precision = if chip.is_some() { Precision::Engine } else { Precision::Fp32 };
-    plan_functions(&[forward_backward(&model())], &PlanOptions { precision, chip, freeze: false }).unwrap()
+    plan_functions(&[forward_backward(&model())], &PlanOptions { precision, chip, ..PlanOptions::default() })
+        .unwrap()
 }
 
 fn simulated(chip: &str, faults: Faults) -> (Arc<SimulatedEngine>, Engines) {
@@ -230,7 +231,11 @@ fn perceptron(freeze: bool) -> Plan {
     }
     f.output("y", h);
     let chip = Some(Chip::named("m1").unwrap());
-    plan_functions(&[f.finish()], &PlanOptions { precision: Precision::Engine, chip, freeze }).unwrap()
+    plan_functions(
+        &[f.finish()],
+        &PlanOptions { precision: Precision::Engine, chip, freeze, ..PlanOptions::default() },
+    )
+    .unwrap()
 }
 
 fn set_perceptron(session: &Session) {

@@ -13,6 +13,8 @@ use crate::plan::Place;
 pub(crate) struct Piece {
     /// Where it runs.
     pub(crate) place: Place,
+    /// Its ops in the placed function, ascending.
+    pub(crate) ops: Vec<usize>,
     /// Its function; ports are numbered, so that their names ascend.
     pub(crate) function: Function,
     /// For each parameter the value of the whole function whose memory it reads.
@@ -161,7 +163,8 @@ impl Building<'_> {
                 self.builder.alias(&name, &parameter);
             }
         }
-        Piece { place: self.place, function: self.builder.finish(), inputs: self.inputs, outputs }
+        let function = self.builder.finish();
+        Piece { place: self.place, ops: ops.to_vec(), function, inputs: self.inputs, outputs }
     }
 }
 

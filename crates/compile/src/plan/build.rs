@@ -7,8 +7,9 @@ use arcane_tensor::DType;
 
 use arcane_chip::Chip;
 
-use super::schedule::{Scheduler, Target};
+use super::schedule::Scheduler;
 use super::{BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PortBinding};
+use crate::placement::{Placement, Target};
 use crate::{Precision, simplify};
 
 /// The functions of a training program in fp32 MIL, whose ports are named by contract; W stands for the name of any weight.
@@ -42,6 +43,8 @@ pub struct PlanOptions {
     /// Whether weights that no optimiser updates may be constants of the engine's programs. Each program has its own copy, and
     /// is compiled anew when they change.
     pub freeze: bool,
+    /// Which of the ops that the engine has it gets.
+    pub placement: Placement,
 }
 
 /// Why a training program has no plan. All of them are faults of the program.

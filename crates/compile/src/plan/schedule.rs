@@ -1,142 +1,15 @@
 //! From functions to steps on buffers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-use arcane_chip::price::op_ns;
 use arcane_chip::surface::SurfaceLayout;
-use arcane_chip::{Chip, Family};
-use arcane_mil::{Builder, Convolution, Function, Op, Opset, Rewriter, Role, TensorType, ValueId};
+use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId};
 
-use super::build::{Layout, PlanError, PlanOptions};
+use super::build::{Layout, PlanError};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
-use crate::layout::{Placed, lay_out, places};
+use crate::canonical;
 use crate::partition::{Limits, Piece, partition};
-use crate::{Precision, canonical, legalise, mixed, simplify};
-
-/// What functions are compiled for.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    precision: Precision,
-    chip: Option<&'static Chip>,
-}
-
-/// A function whose ops have types and places.
-pub(super) struct Compiled {
-    pub(super) placed: Placed,
-    /// Why ops that engines could run are not theirs.
-    refused: Vec<String>,
-}
-
-impl Target {
-    pub(super) fn new(options: &PlanOptions) -> Self {
-        let chip = options.chip.filter(|_| options.precision != Precision::Fp32);
-        Self { precision: options.precision, chip }
-    }
-
-    /// The passes, in order.
-    pub(super) fn compile(self, function: &Function, is_frozen: impl Fn(&str) -> bool) -> Compiled {
-        let Some(chip) = self.chip else {
-            let function = simplify(&mixed(&simplify(function), self.precision));
-            let places = vec![Place::Host; function.operations().len()];
-            let origins = (0..places.len()).collect();
-            return Compiled { placed: Placed { function, places, origins }, refused: Vec::new() };
-        };
-        place(chip, &legalise(&frozen(function, is_frozen), chip))
-    }
-}
-
-/// The function with its frozen weights as constants that are still to come. What is overwritten is not frozen.
-fn frozen(function: &Function, is_frozen: impl Fn(&str) -> bool) -> Function {
-    let mut rewriter = Rewriter::new(function);
-    for (i, p) in function.parameters().iter().enumerate() {
-        let overwritten = function.aliases().iter().any(|a| a.parameter == i);
-        let frozen = p.role == Role::Param && !overwritten && is_frozen(&p.name);
-        let role = if frozen { Role::Constant } else { p.role };
-        let new = rewriter.builder.parameter(&p.name, function.ty(p.value).clone(), role);
-        rewriter.set(p.value, new);
-    }
-    for operation in function.operations() {
-        rewriter.copy(operation);
-    }
-    rewriter.finish()
-}
-
-/// Puts ops on the engine until the chip accepts all that are there.
-///
-/// A convolution that the chip refuses, or that is not faster than the product that it stands for, is that product: its weight
-/// is then an input, which all calls share.
-fn place(chip: &Chip, function: &Function) -> Compiled {
-    let mut refused: HashMap<usize, String> = HashMap::new();
-    let mut products: BTreeSet<usize> = BTreeSet::new();
-    loop {
-        let before = (refused.len(), products.len());
-        match lay_out(function, &places(function, &refused), &products) {
-            Err(unplaceable) => {
-                refused.insert(unplaceable.op, unplaceable.why);
-            }
-            Ok(placed) => {
-                let definitions = placed.function.definitions();
-                for (i, place) in placed.places.iter().enumerate() {
-                    if *place == Place::Host {
-                        continue;
-                    }
-                    if let Op::Convolution(c) = &placed.function.operations()[i].op {
-                        let given =
-                            definitions[c.weight.index()].map(|d| &placed.function.operations()[d].op);
-                        if !pays(chip, &placed.function, c, matches!(given, Some(Op::Const(_)))) {
-                            products.insert(placed.origins[i]);
-                        }
-                        continue;
-                    }
-                    let violations = arcane_chip::op_violations(chip, &placed.function, i);
-                    if let Some(v) = violations.iter().find(|v| v.is_fatal()) {
-                        refused.entry(placed.origins[i]).or_insert_with(|| v.to_string());
-                    }
-                }
-                if (refused.len(), products.len()) == before {
-                    let mut refused: Vec<(usize, String)> = refused.into_iter().collect();
-                    refused.sort();
-                    let path = |op: usize| &function.value(function.operations()[op].results[0]).path;
-                    let refused =
-                        refused.into_iter().map(|(op, why)| format!("{}: {why}", path(op))).collect();
-                    return Compiled { placed, refused };
-                }
-            }
-        }
-    }
-}
-
-/// How much less time a convolution has to take than a product for its weight to be in the program, where no other call can
-/// use it.
-const WORTH_A_CONSTANT: f64 = 0.9;
-
-/// Whether a chip runs a convolution with a constant weight, in less time than the product of an input with its operand. A
-/// weight that is in the program anyway costs nothing to be there.
-fn pays(chip: &Chip, function: &Function, c: &Convolution, in_program: bool) -> bool {
-    let (x, weight) = (function.ty(c.x), function.ty(c.weight));
-    let alone = |role, x: TensorType, weight: TensorType, op: &dyn Fn(ValueId, ValueId) -> Op| {
-        let mut f = Builder::new("alone", function.opset());
-        let weight = f.parameter("weight", weight, role);
-        let x = f.parameter("x", x, Role::Batch);
-        let y = f.push_one(op(x, weight)).expect("the shapes are those of the convolution");
-        f.output("y", y);
-        f.finish()
-    };
-    let convolution = alone(Role::Constant, x.clone(), weight.clone(), &|x, weight| {
-        Op::Convolution(Convolution { x, weight, ..c.clone() })
-    });
-    let matrix = |rows: usize, columns: usize| TensorType::new(x.dtype, &[rows, columns]);
-    let (left, right) = (matrix(weight.shape[0], weight.shape[1]), matrix(x.shape[1], x.shape[3]));
-    let product =
-        alone(Role::Batch, right, left, &|y, x| Op::Matmul { x, y, transpose_x: false, transpose_y: false });
-    !arcane_chip::op_violations(chip, &convolution, 0).iter().any(arcane_chip::Violation::is_fatal)
-        && (in_program || op_ns(chip, &convolution, 0) < WORTH_A_CONSTANT * op_ns(chip, &product, 0))
-}
-
-/// The newest opset whose text a chip's compiler reads: that of ios18 comes with the third generation (T03).
-fn opset(chip: &Chip) -> Opset {
-    if chip.family < Family::H15 { Opset::Ios16 } else { Opset::Ios18 }
-}
+use crate::placement::{Compiled, Target};
 
 /// A value of a call, and the shape in which an engine's port sees it.
 type Staging = (ValueId, TensorType);
@@ -205,15 +78,8 @@ impl Scheduler {
             self.add_whole(name, compiled.placed.function, ports);
             return Ok(());
         };
-        self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
-        let limits = Limits {
-            opset: opset(chip),
-            max_ports: *chip.limits.max_surfaces,
-            max_operations: *chip.limits.max_operations,
-            max_products: *chip.limits.max_depth,
-            max_weight_bytes: *chip.limits.max_weight_bytes,
-        };
-        let parts = partition(&compiled.placed, limits);
+        self.reasons.extend(compiled.hosted.iter().map(|r| format!("{name}: on the host: {r}")));
+        let parts = partition(&compiled.placed, Limits::of(chip));
         self.reasons.extend(parts.cuts.iter().chain(&parts.hosted).map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
         let mut call = CallBuilder::new(function, &ports, &parts.pieces);

@@ -108,7 +108,7 @@ fn training(toy: Toy) -> TrainingProgram {
 }
 
 fn planned(toy: Toy, precision: Precision) -> Result<Plan, PlanError> {
-    plan(&training(toy), &PlanOptions { precision, chip: None, freeze: false })
+    plan(&training(toy), &PlanOptions { precision, chip: None, ..PlanOptions::default() })
 }
 
 /// `name kind type` of each buffer, sorted.
@@ -233,7 +233,8 @@ fn a_weight_without_master_is_frozen_in_its_own_type() {
     let product = f.matmul(w, w, false, false).unwrap();
     f.output("product", product);
     toy.forward_backward = f.finish();
-    let plan = plan(&toy, &PlanOptions { precision: Precision::Fp16, chip: None, freeze: false }).unwrap();
+    let plan = plan(&toy, &PlanOptions { precision: Precision::Fp16, chip: None, ..PlanOptions::default() })
+        .unwrap();
     let frozen = &plan.buffers[plan.buffer("frozen").unwrap()];
     assert_eq!((frozen.kind, frozen.ty.dtype), (BufferKind::Weight, DType::F16));
     assert_eq!(plan.buffer("copy.frozen"), None);
