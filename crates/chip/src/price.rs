@@ -22,7 +22,7 @@ mod model;
 mod rows;
 mod work;
 
-use arcane_mil::Function;
+use arcane_mil::{Function, Role};
 
 pub use self::host::{host_ns, host_op_ns};
 pub use self::interval::relative_half_width;
@@ -111,7 +111,8 @@ pub fn program_ns(chip: &Chip, function: &Function) -> Price {
         price.weight_bytes += load.weight_bytes;
         price.activation_bytes += load.read + load.written;
     }
-    price.bytes_in = function.parameters().iter().map(|p| function.ty(p.value).bytes() as f64).sum();
+    let inputs = function.parameters().iter().filter(|p| p.role != Role::Constant);
+    price.bytes_in = inputs.map(|p| function.ty(p.value).bytes() as f64).sum();
     price.bytes_out = function.outputs().iter().map(|o| function.ty(o.value).bytes() as f64).sum();
     price
 }

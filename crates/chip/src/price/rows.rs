@@ -99,9 +99,9 @@ impl Measured {
         let mut f = Builder::new("main", Opset::Ios17);
         let [inputs, outputs] = self.channels;
         let [height, width] = self.size;
-        // A parameter of this name stands for a constant, which need not be made.
+        // A constant that need not be made.
         let weight = |f: &mut Builder, shape: &[usize]| {
-            f.parameter("w.blob", TensorType::new(DType::F16, shape), Role::Param)
+            f.parameter("w", TensorType::new(DType::F16, shape), Role::Constant)
         };
         let (shape, weight) = if self.is_matmul {
             (vec![height, inputs], weight(&mut f, &[outputs, inputs]))
