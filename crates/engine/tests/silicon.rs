@@ -187,6 +187,21 @@ fn sums_are_wide_and_rounded_once_along_any_axis() {
     }
 }
 
+/// Read on an M5 Pro: normalised probabilities of 2⁻⁶ times a value of 0.0005 are dropped, one by one.
+#[test]
+fn attention_loses_what_its_products_drop() {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let [q, k, v] = ["q", "k", "v"].map(|name| input(&mut f, name, &[1, 64, 32]));
+    let y = f.attention(q, k, v, None).unwrap();
+    f.output("y", y);
+    let f = f.finish();
+    let of = |value: f64| tensor(&[1, 64, 32], &[rounded(value); 64 * 32]);
+    let inputs = [of(0.0), of(0.0), of(0.0005)];
+    assert!(run(NUMERICS, 2, f.clone(), &inputs).iter().all(|&y| value(y) == 0.0));
+    let declared = run(Numerics::Declared, 2, f, &inputs);
+    assert!(declared.iter().all(|&y| (value(y) - 0.0005).abs() < 1e-6));
+}
+
 /// In fp32 numerics intermediate values are not rounded to fp16.
 #[test]
 fn fp16_values_can_be_fp32_inside() {

@@ -89,7 +89,8 @@ impl Engine for SoftwareEngine {
 /// The function as it is lowered: with ops that have kernels, in the types that it is computed in.
 fn prepared(function: &Function, numerics: Numerics) -> Cow<'_, Function> {
     match numerics {
-        Numerics::Declared | Numerics::Chip(_) => expand::expand(function),
+        Numerics::Declared => expand::expand(function),
+        Numerics::Chip(_) => Cow::Owned(expand::expand(&silicon::decomposed(function)).into_owned()),
         Numerics::Fp32 => Cow::Owned(expand::expand(&wide::widened(function)).into_owned()),
     }
 }

@@ -1,7 +1,9 @@
 //! Lowering for the Neural Engine's arithmetic.
 
+use std::borrow::Cow;
+
 use arcane_chip::arithmetic::{Activation, Tables, activation, unary, value};
-use arcane_mil::{Binary, Function, Op, Unary, ValueId};
+use arcane_mil::{Binary, BuildError, Builder, Function, Op, Rewriter, Unary, ValueId};
 use arcane_tensor::DType;
 
 use super::lower::Lowering;
@@ -74,6 +76,53 @@ fn entry(function: &Function, op: &Op) -> Option<Entry> {
 
 fn is_fp16(function: &Function, v: ValueId) -> bool {
     function.ty(v).dtype == DType::F16
+}
+
+/// The function with fp16 attention as products and a softmax, in which the engine rounds.
+///
+/// # Panics
+/// If the ops are ill-typed: a bug here.
+pub(super) fn decomposed(function: &Function) -> Cow<'_, Function> {
+    let is_attention =
+        |op: &Op| matches!(op, Op::ScaledDotProductAttention { query, .. } if is_fp16(function, *query));
+    if !function.operations().iter().any(|o| is_attention(&o.op)) {
+        return Cow::Borrowed(function);
+    }
+    let mut rewriter = Rewriter::new(function);
+    rewriter.copy_parameters();
+    for operation in function.operations() {
+        if !is_attention(&operation.op) {
+            rewriter.copy(operation);
+            continue;
+        }
+        let op = operation.op.map_operands(|v| rewriter.get(v));
+        let path = function.value(operation.results[0]).path.clone();
+        let built = rewriter.builder.scope(&path, |f| attention(f, &op));
+        let new = built.unwrap_or_else(|e| panic!("attention is made of ill-typed ops: {e}"));
+        rewriter.builder.set_path(new, path);
+        rewriter.set(operation.results[0], new);
+    }
+    Cow::Owned(rewriter.finish())
+}
+
+fn attention(f: &mut Builder, op: &Op) -> Result<ValueId, BuildError> {
+    let Op::ScaledDotProductAttention { query, key, value, attn_mask } = op else {
+        unreachable!("{} is no attention", op.name())
+    };
+    let width = f.shape(*query).last().copied().unwrap_or(1);
+    let scores = f.matmul(*query, *key, false, true)?;
+    let mut scores = f.scale(scores, 1.0 / (width as f64).sqrt())?;
+    if let Some(mask) = *attn_mask {
+        scores = if f.ty(mask).dtype == DType::Bool {
+            let hidden = f.scalar(DType::F16, -65504.0);
+            f.select(mask, scores, hidden)?
+        } else {
+            f.add(scores, mask)?
+        };
+    }
+    let last = f.shape(scores).len() - 1;
+    let weights = f.softmax(scores, last)?;
+    f.matmul(weights, *value, false, false)
 }
 
 impl Lowering<'_> {
