@@ -150,7 +150,7 @@ fn elementwise_ops_are_those_of_the_model() {
         let y = f.unary(kind, a).unwrap();
         f.output("y", y);
         let expected: Vec<u16> = all.iter().map(|&b| unary(Tables::H16, kind, b).unwrap()).collect();
-        same(&run(NUMERICS, 2, f.finish(), &[x.clone()]), &expected, &format!("{kind:?}"));
+        same(&run(NUMERICS, 2, f.finish(), std::slice::from_ref(&x)), &expected, &format!("{kind:?}"));
     }
     for kind in [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum] {
         for seed in 0..8 {

@@ -1,4 +1,4 @@
-//! The published hand-written training of Stories110M (maderix/ANE, weights packed beside activations), rebuilt as programs and
+//! The published hand-written training of `Stories110M` (maderix/ANE, weights packed beside activations), rebuilt as programs and
 //! as a Plan: its kernels run on the chip that they were written for, and are priced at what was measured.
 
 mod kernels;
@@ -25,7 +25,8 @@ fn m4() -> &'static Chip {
 #[test]
 fn the_kernels_run_on_the_chip_that_they_were_written_for() {
     for kernel in engine_kernels(&SIZES) {
-        let fatal: Vec<_> = violations(m4(), &kernel).into_iter().filter(|v| v.is_fatal()).collect();
+        let fatal: Vec<_> =
+            violations(m4(), &kernel).into_iter().filter(arcane_chip::Violation::is_fatal).collect();
         assert!(fatal.is_empty(), "{}: {fatal:#?}", kernel.name());
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn round_f16(x: f32) -> f32 {
 /// Neural Engine gives for indeterminate forms.
 #[inline(always)]
 pub(crate) fn round_f16_away(x: f32) -> f32 {
-    const SMALLEST_NORMAL: f32 = 6.103_515_625e-5;
+    const SMALLEST_NORMAL: f32 = 6.103_515_6e-5;
     const SUBNORMAL_STEPS: f32 = 16_777_216.0;
     let magnitude = x.abs();
     // Half of the last of ten fraction bits is added to the bits of the float, and what is behind them cut off.

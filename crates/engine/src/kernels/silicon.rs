@@ -22,7 +22,7 @@ const LEFT: usize = 128 * 1024;
 /// 2¹⁶: from numbers to units of the accumulator.
 const UNITS: f32 = 65536.0;
 /// The smallest normal fp16 number; by its exponent smaller ones are judged.
-const SMALLEST_NORMAL: f32 = 6.103_515_625e-5;
+const SMALLEST_NORMAL: f32 = 6.103_515_6e-5;
 
 /// `bias + x · y`, batch by batch; all are fp16.
 #[derive(Clone, Debug)]
@@ -158,7 +158,7 @@ impl Product {
                 // SAFETY: the caller's operand has k rows of n columns.
                 *b = unsafe { *self.y.at(kk, panel * PANEL + c) };
             }
-            let numbers = bits.map(|b| number(b));
+            let numbers = bits.map(number);
             for (norm, x) in norms.iter_mut().zip(numbers) {
                 *norm += x * x;
             }

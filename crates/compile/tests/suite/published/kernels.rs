@@ -53,7 +53,7 @@ impl Sizes {
         f.transpose(x, &[0, 1, 3, 2]).unwrap()
     }
 
-    fn from_heads(&self, f: &mut Builder, x: ValueId) -> ValueId {
+    fn of_heads(&self, f: &mut Builder, x: ValueId) -> ValueId {
         let x = f.transpose(x, &[0, 1, 3, 2]).unwrap();
         f.reshape(x, &[1, self.queries(), 1, self.seq]).unwrap()
     }
@@ -131,7 +131,7 @@ fn attention_forward(s: &Sizes) -> Function {
         let (query, key) = (s.rope(f, heads[0]), s.rope(f, heads[1]));
         let p = s.probabilities(f, query, key);
         let mixed = f.matmul(p, heads[2], false, false).unwrap();
-        let outputs = [mixed, query, key, heads[2]].map(|v| s.from_heads(f, v));
+        let outputs = [mixed, query, key, heads[2]].map(|v| s.of_heads(f, v));
         f.concat(&[&outputs[..], &parts[..1]].concat(), 1).unwrap()
     })
 }
@@ -162,7 +162,7 @@ fn attention_backward_scores(s: &Sizes) -> Function {
         let p = s.probabilities(f, query, key);
         let d_value = f.matmul(p, d_out, true, false).unwrap();
         let d_p = f.matmul(d_out, value, false, true).unwrap();
-        let d_value = s.from_heads(f, d_value);
+        let d_value = s.of_heads(f, d_value);
         let scores = [p, d_p].map(|v| s.scores_to_channels(f, v));
         f.concat(&[&[d_value], &scores[..]].concat(), 1).unwrap()
     })
@@ -182,7 +182,7 @@ fn attention_backward_operands(s: &Sizes) -> Function {
         let d_scores = f.scale(product, 1.0 / (s.head as f64).sqrt()).unwrap();
         let d_query = f.matmul(d_scores, key, false, false).unwrap();
         let d_key = f.matmul(d_scores, query, true, false).unwrap();
-        let outputs = [d_query, d_key].map(|v| s.from_heads(f, v));
+        let outputs = [d_query, d_key].map(|v| s.of_heads(f, v));
         f.concat(&outputs, 1).unwrap()
     })
 }
