@@ -10,7 +10,7 @@ use arcane_chip::price::program_ns;
 use arcane_compile::{
     Place, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, read};
+use arcane_mil::{Function, Op};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -19,7 +19,7 @@ use arcane_train::program::{ProgramOptions, training_program};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::program::{ProgramFile, choose};
+use crate::program::ProgramFile;
 use crate::train::read_text;
 
 /// The precision in which plans are made, and what it is called.
@@ -179,10 +179,10 @@ fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<
 }
 
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
-    let file = ProgramFile::read(&arguments.what)?;
-    let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
-    let function = choose(&program, arguments.function.as_deref(), &file.path)?;
-    let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
+    let file = ProgramFile::open(&arguments.what)?;
+    let program = file.program(None)?;
+    let function = file.choose(&program, arguments.function.as_deref())?;
+    let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path().display().to_string()));
     let flops = program_ns(chip, function).flops;
     let (plan, prediction) = if arguments.as_is {
         as_is(function, chip).map_err(failed)?

@@ -207,12 +207,32 @@ impl BlobFile {
     /// The array whose record is at `offset`, of type `ty`.
     ///
     /// Readers on the Neural Engine take the type from the program, and files exist that say `fp16` for `int8`: that one
-    /// difference is allowed. Records need not be aligned.
+    /// difference is allowed. Records need not be aligned, and a size of 0 means that of the type.
     ///
     /// # Errors
     /// [`BlobError::Record`] if there is no record at the offset, or it has another type or size, or its data is not inside
     /// the file; [`BlobError::Io`].
     pub fn tensor(&self, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+        let (start, bytes) = self.data(offset, ty)?;
+        let mut data = vec![0; bytes];
+        self.read(start, &mut data)?;
+        Tensor::from_bytes(ty.dtype, &ty.shape, &data).map_err(|e| BlobError::Record {
+            path: self.path.clone(),
+            offset,
+            what: e.to_string(),
+        })
+    }
+
+    /// Checks that there is an array of type `ty` at `offset`, without reading it.
+    ///
+    /// # Errors
+    /// As those of [`BlobFile::tensor`].
+    pub fn verify(&self, offset: u64, ty: &TensorType) -> Result<(), BlobError> {
+        self.data(offset, ty).map(drop)
+    }
+
+    /// Where the data of the record at `offset` is, and its length.
+    fn data(&self, offset: u64, ty: &TensorType) -> Result<(u64, usize), BlobError> {
         let fault = |what: String| BlobError::Record { path: self.path.clone(), offset, what };
         let end = offset.checked_add(ALIGNMENT as u64).filter(|&end| end <= self.length);
         let Some(end) = end.filter(|_| offset >= ALIGNMENT as u64) else {
@@ -235,9 +255,11 @@ impl BlobFile {
             return Err(fault(format!("the array is {found}, {ty} was expected")));
         }
         let bytes = arcane_tensor::element_count(&ty.shape).and_then(|n| n.checked_mul(ty.dtype.size()));
-        let Some(bytes) = bytes.filter(|&b| b as u64 == size) else {
+        // Some writers leave the size out.
+        let Some(bytes) = bytes.filter(|&b| b as u64 == size || size == 0) else {
             return Err(fault(format!("the array has {size} bytes, {ty} was expected")));
         };
+        let size = bytes as u64;
         if start < end || start.checked_add(size).is_none_or(|last| last > self.length) {
             let what = format!(
                 "the array is at {start} and has {size} bytes, between {end} and {} was expected",
@@ -245,9 +267,7 @@ impl BlobFile {
             );
             return Err(fault(what));
         }
-        let mut data = vec![0; bytes];
-        self.read(start, &mut data)?;
-        Tensor::from_bytes(ty.dtype, &ty.shape, &data).map_err(|e| fault(e.to_string()))
+        Ok((start, bytes))
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), BlobError> {

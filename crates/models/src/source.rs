@@ -1,7 +1,9 @@
 //! One way to open a model, whatever its files are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use arcane_mil::{Function, Rewriter};
 use arcane_tensor::{FileError, GgufFile};
 
 use crate::gguf_tokenizer::tokenizer_json;
@@ -70,6 +72,24 @@ impl Source {
     /// The parameters in the order of [`crate::parameters`].
     pub fn parameters(&self) -> impl ExactSizeIterator<Item = Parameter<'_>> {
         self.weights.parameters()
+    }
+
+    /// A function of this model with its weights as constants, each in the type of the parameter that it takes the place of.
+    pub fn with_weights(&self, function: &Function) -> Function {
+        let weights: BTreeMap<&str, Parameter<'_>> = self.parameters().map(|p| (p.name(), p)).collect();
+        let mut rewriter = Rewriter::new(function);
+        for p in function.parameters() {
+            let ty = function.ty(p.value);
+            let new = match weights.get(p.name.as_str()) {
+                Some(weight) => rewriter.builder.constant(&p.name, weight.to_f32().cast(ty.dtype)),
+                None => rewriter.builder.parameter(&p.name, ty.clone(), p.role),
+            };
+            rewriter.set(p.value, new);
+        }
+        for operation in function.operations() {
+            rewriter.copy(operation);
+        }
+        rewriter.finish()
     }
 
     /// The tokenizer's file: `tokenizer.json`, else `tokenizer.bin`, in the folder or beside the file; for a `.bin` also

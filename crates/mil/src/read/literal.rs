@@ -151,11 +151,17 @@ impl Parser<'_> {
 
     /// As `goes_on`, with the fault of too few values at the closing bracket.
     fn goes_on_or(&mut self, found: usize, count: usize, close: u8) -> Result<bool, Fault> {
-        let token = self.peek()?;
-        if token.is(close) && found < count {
+        let token = self.next()?;
+        if token.is(b',') {
+            return Ok(true);
+        }
+        if !token.is(close) {
+            return Err(token.unexpected(format!("`,` or `{}`", char::from(close))));
+        }
+        if found < count {
             return Err(token.unexpected(format!("{count} values, not {found}")));
         }
-        self.goes_on(close)
+        Ok(false)
     }
 
     fn all(&mut self, found: usize, count: usize) -> Result<(), Fault> {
@@ -196,8 +202,12 @@ fn text(token: Token<'_>) -> Result<String, Fault> {
     if token.kind != Kind::Text {
         return Err(token.unexpected("a string in quotes"));
     }
+    let content = &token.text[1..token.text.len() - 1];
+    if !content.contains('\\') {
+        return Ok(content.into());
+    }
     let mut found = String::new();
-    let mut chars = token.text[1..token.text.len() - 1].char_indices();
+    let mut chars = content.char_indices();
     while let Some((i, c)) = chars.next() {
         if c != '\\' {
             found.push(c);
@@ -301,32 +311,49 @@ fn narrow(token: Token<'_>) -> Result<f64, Fault> {
 fn hexadecimal(text: &str) -> Option<f64> {
     /// Exponents beyond what any digits could bring back are all the same.
     const FAR: i64 = 1 << 40;
-    let (digits, exponent) = text.split_once(['p', 'P']).unwrap_or((text, "0"));
-    let written = exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { -FAR } else { FAR });
-    let mut exponent = written.clamp(-FAR, FAR);
+    let bytes = text.as_bytes();
     let (mut bits, mut lost, mut after_point) = (0u64, false, false);
-    for c in digits.chars() {
-        if c == '.' {
-            after_point = true;
-            continue;
-        }
-        let digit = u64::from(c.to_digit(16)?);
+    let mut exponent = 0i64;
+    let mut rest: &[u8] = &[];
+    for (i, &b) in bytes.iter().enumerate() {
+        let digit = match b {
+            b'0'..=b'9' => b - b'0',
+            b'a'..=b'f' => b - b'a' + 10,
+            b'A'..=b'F' => b - b'A' + 10,
+            b'.' => {
+                after_point = true;
+                continue;
+            }
+            b'p' | b'P' => {
+                rest = &bytes[i + 1..];
+                break;
+            }
+            _ => return None,
+        };
         if bits >> 48 == 0 {
-            bits = bits << 4 | digit;
+            bits = bits << 4 | u64::from(digit);
             exponent -= if after_point { 4 } else { 0 };
         } else {
             lost |= digit != 0;
             exponent += if after_point { 0 } else { 4 };
         }
     }
+    let (negative, digits) = match rest {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    let grow = |n: i64, &b: &u8| (10 * n + i64::from(b.wrapping_sub(b'0'))).min(FAR);
+    let written = digits.iter().fold(0, grow);
+    exponent += if negative { -written } else { written };
     if bits == 0 {
         return Some(0.0);
     }
     // At most 52 bits, so that the odd bit for what was lost is the last of the 53 of an f64.
     let odd = (bits << 1 | u64::from(lost)) as f64;
-    let (exponent, half) = (exponent - 1, (exponent - 1) / 2);
-    let power = |e: i64| 2f64.powi(e.clamp(-1000, 1000) as i32);
-    Some(odd * power(half) * power(exponent - half))
+    // In halves, since 2 to the whole exponent need not be a normal number where the product is.
+    let exponent = (exponent - 1).clamp(-2000, 2000);
+    let power = |e: i64| f64::from_bits(((e + 1023) as u64) << 52);
+    Some(odd * power(exponent / 2) * power(exponent - exponent / 2))
 }
 
 #[cfg(test)]

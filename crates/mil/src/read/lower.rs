@@ -1,6 +1,7 @@
 //! From statements to a function: names, constants, results.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
@@ -8,10 +9,12 @@ use arcane_tensor::{DType, Tensor};
 use super::arguments::Arguments;
 use super::lexer::shown;
 use super::parser::unique;
-use super::syntax::{Blob, Content, Header, Name, Statement, Type, Value};
+use super::syntax::{Blob, Content, Header, Item, Name, Statement, Type, Value};
 use super::weights::Arrays;
 use super::{Blobs, Fault, ops};
-use crate::{Builder, Function, Op, Operation, Opset, Output, Role, Strictness, TensorType, ValueId, verify};
+use crate::{
+    Attribute, Builder, Function, Op, Operation, Opset, Output, Role, Strictness, TensorType, ValueId, verify,
+};
 
 /// What a name stands for.
 #[derive(Clone, Copy)]
@@ -45,6 +48,9 @@ pub(super) struct Lowering<'a> {
     tensors: HashMap<ValueId, Arc<Tensor>>,
     /// Arrays of weight files that are parameters here.
     promoted: HashSet<ValueId>,
+    /// Attributes without a meaning here, of the function and of operations by their index.
+    attributes: Vec<Attribute>,
+    attributes_of: BTreeMap<usize, Vec<Attribute>>,
     arrays: &'a Arrays<'a>,
 }
 
@@ -58,8 +64,11 @@ impl<'a> Lowering<'a> {
             n_parameters: header.parameters.len(),
             tensors: HashMap::new(),
             promoted: HashSet::new(),
+            attributes: Vec::new(),
+            attributes_of: BTreeMap::new(),
             arrays,
         };
+        lowering.attributes = header.attributes.iter().filter_map(super::syntax::Attribute::kept).collect();
         for p in &header.parameters {
             let ty = p.ty.concrete(p.at)?;
             let value = lowering.builder.parameter(p.name.text, ty, Role::Batch);
@@ -121,7 +130,8 @@ impl<'a> Lowering<'a> {
         let ty = value.ty.concrete(value.at)?;
         let tensor = match &value.content {
             Content::Tensor(tensor) => tensor.clone(),
-            Content::Blob(_) if self.arrays.blobs == Blobs::Promote => {
+            Content::Blob(blob) if self.arrays.blobs == Blobs::Promote => {
+                self.arrays.verify(blob, &ty, value.at)?;
                 let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Param);
                 self.builder.set_path(v, path.into());
                 self.promoted.insert(v);
@@ -156,10 +166,41 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Lets `true` and `false` as arguments be the typed values that other writers mean by them, unless a value is called so.
+    fn with_flags<'s>(&self, statement: &'s Statement<'a>) -> Cow<'s, Statement<'a>> {
+        let is_flag = |item: &Item<'_>| matches!(item, Item::Reference(n) if matches!(n.text, "true" | "false") && !self.names.contains_key(n.text));
+        if !statement.arguments.iter().flat_map(|a| &a.items).any(is_flag) {
+            return Cow::Borrowed(statement);
+        }
+        let mut statement = statement.clone();
+        for item in statement.arguments.iter_mut().flat_map(|a| &mut a.items).filter(|item| is_flag(item)) {
+            if let Item::Reference(Name { text, at }) = *item {
+                let content = Content::Tensor(Arc::new(Tensor::scalar(text == "true")));
+                *item = Item::Value(Value { at, ty: Type::Tensor(DType::Bool, Vec::new()), content });
+            }
+        }
+        Cow::Owned(statement)
+    }
+
     pub(super) fn statement(&mut self, statement: &Statement<'a>) -> Result<(), Fault> {
+        let statement = &*self.with_flags(statement);
         unique(statement.arguments.iter().map(|a| a.name), "parameter")?;
         let path = path(statement)?;
-        if statement.op.text == "const" { self.named(statement, path) } else { self.op(statement, path) }
+        let is_const = statement.op.text == "const";
+        let before = self.builder.function().operations().len();
+        if is_const {
+            self.named(statement, path)?
+        } else {
+            self.op(statement, path)?
+        }
+        let known = |name: &str| name == "name" || (is_const && name == "val");
+        let unknown = statement.attributes.iter().filter(|a| !known(a.name.text));
+        let kept: Vec<Attribute> = unknown.filter_map(super::syntax::Attribute::kept).collect();
+        let after = self.builder.function().operations().len();
+        if after > before && !kept.is_empty() {
+            self.attributes_of.insert(after - 1, kept);
+        }
+        Ok(())
     }
 
     /// `T name = const()[name = ..., val = T(...)];`
@@ -243,6 +284,8 @@ impl<'a> Lowering<'a> {
         }
         let mut function = self.builder.into_function();
         function.outputs = returned;
+        function.attributes = self.attributes;
+        function.attributes_of = self.attributes_of;
         let folded = self.constants.iter().filter(|c| c.folded && !c.used);
         let folded: HashSet<ValueId> = folded.filter_map(|c| c.value).collect();
         let function = without(function, &folded);
@@ -275,6 +318,10 @@ fn without(mut function: Function, folded: &HashSet<ValueId>) -> Function {
     let moved: Vec<u32> =
         kept.iter().scan(0, |next, &k| Some(std::mem::replace(next, *next + u32::from(k)))).collect();
     let moved = |v: ValueId| ValueId(moved[v.index()]);
+    let stays: Vec<bool> = function.operations.iter().map(|o| !constant(o)).collect();
+    let index = |i: usize| stays[..i].iter().filter(|&&s| s).count();
+    let attributes = std::mem::take(&mut function.attributes_of).into_iter();
+    function.attributes_of = attributes.filter(|(i, _)| stays[*i]).map(|(i, a)| (index(i), a)).collect();
     function.operations.retain(|o| !constant(o));
     for operation in &mut function.operations {
         operation.op = operation.op.map_operands(moved);

@@ -146,6 +146,16 @@ pub(super) struct Declared<'a> {
 pub(super) struct Attribute<'a> {
     pub(super) name: Name<'a>,
     pub(super) value: Value,
+    /// The value as it stands in the text; empty where there is none.
+    pub(super) text: &'a str,
+}
+
+impl Attribute<'_> {
+    /// The attribute as it is kept, if it came from text.
+    pub(super) fn kept(&self) -> Option<crate::Attribute> {
+        let tokens = super::tokens(self.text);
+        (!self.text.is_empty()).then(|| crate::Attribute::new(self.name.text, tokens))
+    }
 }
 
 /// One op.
@@ -170,4 +180,5 @@ pub(super) struct Header<'a> {
     pub(super) name: Name<'a>,
     pub(super) opset: Opset,
     pub(super) parameters: Vec<Declared<'a>>,
+    pub(super) attributes: Vec<Attribute<'a>>,
 }
