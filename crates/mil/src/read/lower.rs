@@ -132,7 +132,7 @@ impl<'a> Lowering<'a> {
             Content::Tensor(tensor) => tensor.clone(),
             Content::Blob(blob) if self.arrays.blobs == Blobs::Promote => {
                 self.arrays.verify(blob, &ty, value.at)?;
-                let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Param);
+                let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Constant);
                 self.builder.set_path(v, path.into());
                 self.promoted.insert(v);
                 return Ok(v);
