@@ -145,6 +145,12 @@ impl<'a> Layer<'a> {
             | Op::Cast { .. }
             | Op::Logical { .. }
             | Op::Convolution(_)
+            | Op::TransposedConvolution(_)
+            | Op::Pool(_)
+            | Op::Quantization(_)
+            | Op::Constexpr(_)
+            | Op::Recurrent(_)
+            | Op::State(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -545,6 +551,12 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
                 | Op::Logical { .. }
                 | Op::Select { .. }
                 | Op::Convolution(_)
+                | Op::TransposedConvolution(_)
+                | Op::Pool(_)
+                | Op::Quantization(_)
+                | Op::Constexpr(_)
+                | Op::Recurrent(_)
+                | Op::State(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

@@ -9,14 +9,19 @@ mod arguments;
 mod literal;
 mod names;
 
+use std::sync::Arc;
+
 use arcane_tensor::{DType, Tensor};
 
 use self::arguments::{Argument, Immediate, arguments};
 use self::literal::{elements, is_finite, quoted};
-use self::names::Names;
 pub use self::names::identifiers;
+use self::names::{Names, inline_constants};
 use crate::blob::{BlobWriter, blob_code};
-use crate::{Function, Op, Operation, Opset, Program, Strictness, TensorType, VerifyError, verify};
+use crate::{
+    Constexpr, Function, Op, Operation, Opset, Parameter, Program, Role, StateOp, Strictness, TensorType,
+    ValueId, VerifyError, verify,
+};
 
 /// A program as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +113,8 @@ pub fn print(program: &Program) -> Result<Emitted, PrintError> {
             function,
             dialect,
             identifiers: identifiers(function),
+            definitions: function.definitions().into(),
+            is_inline: inline_constants(function),
             taken: Names::default(),
             weights: &mut weights,
             text: &mut text,
@@ -169,6 +176,10 @@ struct Printer<'a> {
     dialect: Dialect,
     /// By value.
     identifiers: Vec<String>,
+    /// The op that defines each value.
+    definitions: Arc<[Option<usize>]>,
+    /// The constants that stand in the arguments of ops on compressed weights only.
+    is_inline: Vec<bool>,
     /// Every identifier of the function, its named parameters' included.
     taken: Names,
     weights: &'a mut BlobWriter,
@@ -178,7 +189,7 @@ struct Printer<'a> {
 impl Printer<'_> {
     fn function(&mut self) -> Result<(), PrintError> {
         let function = self.function;
-        for name in &self.identifiers {
+        for name in self.identifiers.iter().filter(|name| !name.is_empty()) {
             self.taken.unique(name, "");
         }
         let mut parameters = Vec::new();
@@ -189,7 +200,11 @@ impl Printer<'_> {
                 parameter: p.name.clone(),
                 source,
             })?;
-            parameters.push(format!("{} {}", self.dialect.ty(ty), self.identifiers[p.value.index()]));
+            let mut ty = self.dialect.ty(ty);
+            if self.is_state(p) {
+                ty = format!("state<{ty}>");
+            }
+            parameters.push(format!("{ty} {}", self.identifiers[p.value.index()]));
         }
         let (name, opset) = (function.name(), function.opset().name());
         self.line(4, &format!("func {name}<{opset}>({}) {{", parameters.join(", ")));
@@ -201,8 +216,12 @@ impl Printer<'_> {
                 source,
             })?;
         }
-        let outputs: Vec<&str> =
-            function.outputs().iter().map(|o| self.identifiers[o.value.index()].as_str()).collect();
+        let written = |v: ValueId| {
+            let op = self.definitions[v.index()].map(|d| &function.operations()[d].op);
+            matches!(op, Some(Op::State(StateOp::Write { .. })))
+        };
+        let outputs = function.outputs().iter().filter(|o| !written(o.value));
+        let outputs: Vec<&str> = outputs.map(|o| self.identifiers[o.value.index()].as_str()).collect();
         self.line(8, &format!("}} -> ({});", outputs.join(", ")));
         Ok(())
     }
@@ -214,7 +233,13 @@ impl Printer<'_> {
         let first = operation.results[0];
         let path = &function.value(first).path;
         let name = if path.is_empty() { self.identifiers[first.index()].clone() } else { path.clone() };
+        if let Op::Constexpr(op) = &operation.op {
+            return self.compressed(op, operation, &name);
+        }
         if let Op::Const(tensor) = &operation.op {
+            if self.is_inline[first.index()] {
+                return Ok(());
+            }
             let value = self.constant(tensor)?;
             let identifier = self.identifiers[first.index()].clone();
             self.const_line(&self.dialect.ty(function.ty(first)), &identifier, &name, &value);
@@ -233,12 +258,81 @@ impl Printer<'_> {
             };
             spelled.push(format!("{parameter} = {argument}"));
         }
-        let results: Vec<String> = types
-            .zip(&operation.results)
-            .map(|(ty, r)| format!("{} {}", self.dialect.ty(ty), self.identifiers[r.index()]))
-            .collect();
-        let (results, op, spelled) = (results.join(", "), operation.op.name(), spelled.join(", "));
-        self.line(12, &format!("{results} = {op}({spelled})[name = {}];", self.dialect.string(&name)));
+        let (op, spelled, name) = (operation.op.name(), spelled.join(", "), self.dialect.string(&name));
+        let results = match operation.op {
+            Op::State(StateOp::Write { .. }) => String::new(),
+            _ => self.results(operation),
+        };
+        self.line(12, &format!("{results}{op}({spelled})[name = {name}];"));
+        Ok(())
+    }
+
+    /// `T a, T b = `
+    fn results(&self, operation: &Operation) -> String {
+        let result = |r: &ValueId| {
+            format!("{} {}", self.dialect.ty(self.function.ty(*r)), self.identifiers[r.index()])
+        };
+        let results: Vec<String> = operation.results.iter().map(result).collect();
+        format!("{} = ", results.join(", "))
+    }
+
+    /// Whether a parameter is a state in text: one that a function of ios18 reads and writes as a state only.
+    fn is_state(&self, p: &Parameter) -> bool {
+        let as_state = |o: &Operation| match &o.op {
+            Op::State(s) => !o.op.operands().contains(&p.value) || s.state() == p.value,
+            other => !other.operands().contains(&p.value),
+        };
+        let f = self.function;
+        p.role == Role::State && f.opset() >= Opset::Ios18 && f.operations().iter().all(as_state)
+    }
+
+    /// Writes an op on compressed weights: values stand in place, as attributes where the definition is that of ios16 and
+    /// all operands are constants.
+    fn compressed(&mut self, op: &Constexpr, operation: &Operation, name: &str) -> Result<(), Unspellable> {
+        let function = self.function;
+        let definitions = self.definitions.clone();
+        let constant = |v: ValueId| match &function.operations()[definitions[v.index()]?].op {
+            Op::Const(tensor) => Some(tensor.clone()),
+            _ => None,
+        };
+        let in_attributes = match op {
+            Constexpr::AffineDequantize { .. }
+            | Constexpr::PackedLutToDense { .. }
+            | Constexpr::PackedSparseToDense { .. } => true,
+            Constexpr::Cast { .. } => function.opset() < Opset::Ios18,
+            _ => false,
+        };
+        let in_attributes =
+            in_attributes && operation.op.operands().into_iter().all(|v| constant(v).is_some());
+        let mut spelled = Vec::new();
+        for (parameter, argument) in arguments(&operation.op, |v| function.ty(v), function.opset())? {
+            let constant = match &argument {
+                Argument::Value(v) => constant(*v),
+                _ => None,
+            };
+            let argument = match (argument, constant) {
+                (_, Some(tensor)) => self.constant(&tensor)?,
+                (Argument::Value(v), None) => self.identifiers[v.index()].clone(),
+                (Argument::Const(Immediate::Tensor(tensor)), None) => self.inline(&tensor),
+                (Argument::Const(Immediate::Text(text)), None) => self.dialect.string(text),
+                (Argument::Values(_), None) => unreachable!("no op on compressed weights takes several"),
+            };
+            spelled.push(format!("{parameter} = {argument}"));
+        }
+        let name = format!("name = {}", self.dialect.string(name));
+        let (mut arguments, mut attributes) = (spelled, vec![name]);
+        if in_attributes {
+            attributes.append(&mut arguments);
+            attributes.sort_unstable();
+        }
+        let line = format!(
+            "{}{}({})[{}];",
+            self.results(operation),
+            operation.op.name(),
+            arguments.join(", "),
+            attributes.join(", ")
+        );
+        self.line(12, &line);
         Ok(())
     }
 
@@ -313,6 +407,12 @@ fn spellable(ty: &TensorType) -> Result<(), Unspellable> {
         | DType::U8
         | DType::U16
         | DType::U32
-        | DType::U64 => Ok(()),
+        | DType::U64
+        | DType::U1
+        | DType::U2
+        | DType::U3
+        | DType::U4
+        | DType::U6
+        | DType::I4 => Ok(()),
     }
 }
