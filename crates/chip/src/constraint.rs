@@ -232,7 +232,7 @@ fn applying(chip: &Chip) -> impl Iterator<Item = &'static Constraint> + '_ {
 
 /// Everything that a chip's engine has against a function: against its ports, then against it as a whole, then op by op.
 ///
-/// A parameter that stands for a constant of a weight file (see [`arcane_mil::check()`]) is taken for one.
+/// A parameter of the role [`arcane_mil::Role::Constant`] is taken for a constant.
 pub fn violations(chip: &Chip, function: &Function) -> Vec<Violation> {
     let mut found = Vec::new();
     let parameters = function.parameters().iter().filter(|p| !site::stands_for_constant(p));

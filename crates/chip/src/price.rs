@@ -14,7 +14,7 @@
 
 mod work;
 
-use arcane_mil::{Function, Op, ValueId};
+use arcane_mil::{Function, Op, Role, ValueId};
 
 use self::work::Work;
 use crate::Chip;
@@ -78,7 +78,8 @@ pub fn program_ns(chip: &Chip, function: &Function) -> Price {
         price.weight_bytes += work.weight_bytes();
         price.activation_bytes += work.activation_bytes(*chip.limits.resident_operand_bytes);
     }
-    price.bytes_in = function.parameters().iter().map(|p| function.ty(p.value).bytes() as f64).sum();
+    let inputs = function.parameters().iter().filter(|p| p.role != Role::Constant);
+    price.bytes_in = inputs.map(|p| function.ty(p.value).bytes() as f64).sum();
     price.bytes_out = function.outputs().iter().map(|o| function.ty(o.value).bytes() as f64).sum();
     price
 }

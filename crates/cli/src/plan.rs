@@ -8,9 +8,9 @@ use anyhow::Context;
 use arcane_chip::Chip;
 use arcane_chip::price::program_ns;
 use arcane_compile::{
-    Place, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
+    Place, Placement, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, read};
+use arcane_mil::{BlobFolder, Function, Op, check};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -26,6 +26,7 @@ use crate::train::read_text;
 const PRECISION: Precision = Precision::Engine;
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Arguments {
     /// A configuration of training, a preset, a Hugging Face config.json, or a MIL program.
     what: PathBuf,
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Price a program exactly as it is written.
     #[arg(long)]
     as_is: bool,
+    /// Put everything on the engine that it accepts, small programs without a matrix product, too
+    #[arg(long, conflicts_with = "as_is")]
+    all_legal: bool,
     /// Write the plan into this new folder: plan.json, and the text and weights of each program.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -73,7 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let chip = Chip::named(&arguments.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
     let name = arguments.what.display().to_string();
     let planned = match training(arguments)? {
-        Some(training) => planned_training(&training, chip).map_err(|e| Failure::Failed(e.context(name)))?,
+        Some(training) => planned_training(&training, &arguments.options(chip), chip)
+            .map_err(|e| Failure::Failed(e.context(name)))?,
         None => planned_program(arguments, chip)?,
     };
     if let Some(folder) = &arguments.out {
@@ -158,12 +163,16 @@ fn of_model(model: LlamaConfig) -> Training {
     Training { model, optimizer: OptimizerConfig::default(), batch: 1, seq: 256, accumulate: 1 }
 }
 
-fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<Planned> {
+fn planned_training(
+    training: &Training,
+    options: &PlanOptions,
+    chip: &'static Chip,
+) -> anyhow::Result<Planned> {
     let Training { model, optimizer, batch, seq, accumulate } = training;
     let (batch, seq, accumulate) = (*batch, *seq, *accumulate);
-    let options = ProgramOptions { batch, seq, accumulate, evaluate: false, optimizer };
-    let program = training_program(model, &options)?;
-    let plan = plan(&program, &PlanOptions { precision: PRECISION, chip: Some(chip) })?;
+    let needed = ProgramOptions { batch, seq, accumulate, evaluate: false, optimizer };
+    let program = training_program(model, &needed)?;
+    let plan = plan(&program, options)?;
     let prediction = plan.predict_update(accumulate, chip);
     let tokens = (batch * seq * accumulate) as u64;
     let attention = 12.0 * model.num_hidden_layers as f64 * model.hidden_size as f64 * seq as f64;
@@ -178,23 +187,33 @@ fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<
     Ok(Planned { plan, prediction, flops, tokens, more })
 }
 
+impl Arguments {
+    fn options(&self, chip: &'static Chip) -> PlanOptions {
+        let placement = if self.all_legal { Placement::Legal } else { Placement::Price };
+        PlanOptions { precision: PRECISION, chip: Some(chip), freeze: true, placement }
+    }
+}
+
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
     let file = ProgramFile::read(&arguments.what)?;
-    let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+    let program = check(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
     let function = choose(&program, arguments.function.as_deref(), &file.path)?;
     let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
     let flops = program_ns(chip, function).flops;
     let (plan, prediction) = if arguments.as_is {
         as_is(function, chip).map_err(failed)?
     } else {
-        compiled(function, chip).map_err(failed)?
+        compiled(function, &arguments.options(chip), chip).map_err(failed)?
     };
     Ok(Planned { plan, prediction, flops, tokens: 0, more: json!({ "function": function.name() }) })
 }
 
-fn compiled(function: &Function, chip: &'static Chip) -> anyhow::Result<(Plan, Prediction)> {
-    let options = PlanOptions { precision: PRECISION, chip: Some(chip) };
-    let plan = plan_functions(std::slice::from_ref(function), &options)?;
+fn compiled(
+    function: &Function,
+    options: &PlanOptions,
+    chip: &'static Chip,
+) -> anyhow::Result<(Plan, Prediction)> {
+    let plan = plan_functions(std::slice::from_ref(function), options)?;
     let call = plan.call(function.name()).context("the plan has no call of the function")?;
     let prediction = plan.predict(call, chip);
     Ok((plan, prediction))
@@ -316,7 +335,12 @@ mod tests {
     fn a_preset_is_planned_with_everything_the_contract_names() {
         let chip = Chip::named("m4").unwrap();
         let training = Training { accumulate: 2, ..of_model(known_preset("stories260k").unwrap()) };
-        let planned = planned_training(&training, chip).unwrap();
+        let planned = planned_training(
+            &training,
+            &PlanOptions { precision: PRECISION, chip: Some(chip), ..PlanOptions::default() },
+            chip,
+        )
+        .unwrap();
         let json = to_json(&planned, chip);
         for key in [
             "predicted_ms",

@@ -149,7 +149,7 @@ fn unread_weight(bytes: usize) -> Function {
     program(|f| {
         let x = fp16(f, &[2, 32]);
         let ty = TensorType::new(DType::F16, &[bytes / 64, 32]);
-        let w = f.parameter("w.blob", ty, Role::Param);
+        let w = f.parameter("w", ty, Role::Constant);
         f.linear(x, w, None).unwrap()
     })
 }
