@@ -28,7 +28,13 @@ pub use function::{
     Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
 };
 pub use infer::{TypeError, broadcast, infer};
+pub use op::constexpr::Constexpr;
 pub use op::convolution::Convolution;
+pub use op::pool::{Pool, PoolKind};
+pub use op::quantize::Quantization;
+pub use op::recurrent::{Activation, Back, Cell, Lstm, Recurrent, Way};
+pub use op::state::StateOp;
+pub use op::transposed::TransposedConvolution;
 pub use op::window::PadType;
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
 pub use package::{EmittedPackage, Package, PackageError, print_package, write_package};

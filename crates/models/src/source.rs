@@ -78,12 +78,16 @@ impl Source {
     pub fn with_weights(&self, function: &Function) -> Function {
         let weights: BTreeMap<&str, Parameter<'_>> = self.parameters().map(|p| (p.name(), p)).collect();
         let mut rewriter = Rewriter::new(function);
-        for p in function.parameters() {
-            let ty = function.ty(p.value);
-            let new = match weights.get(p.name.as_str()) {
-                Some(weight) => rewriter.builder.constant(&p.name, weight.to_f32().cast(ty.dtype)),
-                None => rewriter.builder.parameter(&p.name, ty.clone(), p.role),
-            };
+        // Parameters are values before all others.
+        let (weighed, others): (Vec<_>, Vec<_>) =
+            function.parameters().iter().partition(|p| weights.contains_key(p.name.as_str()));
+        for p in others {
+            let new = rewriter.builder.parameter(&p.name, function.ty(p.value).clone(), p.role);
+            rewriter.set(p.value, new);
+        }
+        for p in weighed {
+            let tensor = weights[p.name.as_str()].to_f32().cast(function.ty(p.value).dtype);
+            let new = rewriter.builder.constant(&p.name, tensor);
             rewriter.set(p.value, new);
         }
         for operation in function.operations() {

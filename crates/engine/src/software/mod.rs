@@ -9,7 +9,9 @@ mod chain;
 mod expand;
 mod fuse;
 mod lower;
+mod recurrent;
 mod schedule;
+mod spatial;
 mod view;
 mod work;
 

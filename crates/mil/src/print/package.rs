@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use arcane_tensor::{DType, Data, Tensor};
 use prost::Message;
 
-use super::statements::{Form, Frame, Items, Statement, Value, frame, named};
+use super::names::identifiers;
+use super::statements::{Form, Frame, Items, Port, Statement, Value, frame};
 use super::{PrintError, Unspellable, names_hold};
 use crate::blob::BlobWriter;
 use crate::package::EmittedPackage;
@@ -29,7 +30,7 @@ pub(crate) fn emit(program: &Program) -> Result<EmittedPackage, PrintError> {
     let mut described = Vec::new();
     for function in &program.functions {
         verify(function, Strictness::Strict)?;
-        let identifiers = named(function);
+        let identifiers = identifiers(function);
         let frame = frame(function, &identifiers, &mut weights, Form::Package)?;
         described.push(describe(function, &frame)?);
         messages.insert(function.name().to_string(), message(function, frame));
@@ -71,35 +72,39 @@ fn specification(opset: Opset) -> i32 {
 /// The inputs, outputs and states of a function, which have to be of types that Core ML passes.
 fn describe(function: &Function, frame: &Frame<'_>) -> Result<proto::FunctionDescription, PrintError> {
     let opset = function.opset();
-    let features = |kind: &str, ports: &[(&TensorType, &str)]| {
-        let one = |&(ty, name): &(&TensorType, &str)| match feature(ty, name, opset) {
-            Some(feature) => Ok(feature),
-            None => Err(PrintError::Port {
-                function: function.name().into(),
-                port: format!("{kind} `{name}`"),
-                source: Unspellable::Port { ty: ty.clone(), opset },
-            }),
-        };
-        ports.iter().map(one).collect::<Result<Vec<_>, _>>()
+    let feature = |kind: &str, port: &Port<'_>| {
+        feature(port, opset).ok_or_else(|| PrintError::Port {
+            function: function.name().into(),
+            port: format!("{kind} `{}`", port.name),
+            source: Unspellable::Port { ty: port.ty.clone(), opset },
+        })
     };
+    let (states, inputs): (Vec<&Port<'_>>, Vec<&Port<'_>>) =
+        frame.parameters.iter().partition(|p| p.is_state);
     Ok(proto::FunctionDescription {
         name: function.name().into(),
-        input: features("parameter", &frame.parameters)?,
-        output: features("output", &frame.outputs)?,
-        state: Vec::new(),
+        input: inputs.into_iter().map(|p| feature("parameter", p)).collect::<Result<_, _>>()?,
+        output: frame.outputs.iter().map(|p| feature("output", p)).collect::<Result<_, _>>()?,
+        state: states.into_iter().map(|p| feature("state", p)).collect::<Result<_, _>>()?,
     })
 }
 
-fn feature(ty: &TensorType, name: &str, opset: Opset) -> Option<proto::Feature> {
-    let data_type = match ty.dtype {
+fn feature(port: &Port<'_>, opset: Opset) -> Option<proto::Feature> {
+    let data_type = match port.ty.dtype {
         DType::F16 if opset >= Opset::Ios16 => 65552,
+        // States are fp16.
+        _ if port.is_state => return None,
         DType::F32 => 65568,
         DType::I32 => 131_104,
         _ => return None,
     };
-    let array = proto::ArrayFeature { shape: ty.shape.iter().map(|&d| d as i64).collect(), data_type };
-    let kind = Some(feature_type::Kind::MultiArray(array));
-    Some(proto::Feature { name: name.into(), r#type: Some(proto::FeatureType { kind }) })
+    let array = proto::ArrayFeature { shape: port.ty.shape.iter().map(|&d| d as i64).collect(), data_type };
+    let kind = if port.is_state {
+        feature_type::Kind::State(proto::StateFeature { array: Some(array) })
+    } else {
+        feature_type::Kind::MultiArray(array)
+    };
+    Some(proto::Feature { name: port.name.into(), r#type: Some(proto::FeatureType { kind: Some(kind) }) })
 }
 
 fn message(function: &Function, frame: Frame<'_>) -> proto::Function {
@@ -111,15 +116,24 @@ fn message(function: &Function, frame: Frame<'_>) -> proto::Function {
     };
     let block = proto::Block {
         inputs: Vec::new(),
-        outputs: frame.outputs.iter().map(|(_, name)| (*name).into()).collect(),
+        outputs: frame.outputs.iter().map(|o| o.name.into()).collect(),
         operations: frame.statements.into_iter().map(operation).collect(),
     };
     proto::Function {
-        inputs: frame.parameters.iter().map(|(ty, name)| named_type((*name).into(), ty)).collect(),
+        inputs: frame.parameters.iter().map(parameter).collect(),
         opset: opset.into(),
         block_specializations: BTreeMap::from([(opset.to_string(), block)]),
         attributes: BTreeMap::new(),
     }
+}
+
+fn parameter(port: &Port<'_>) -> proto::NamedValueType {
+    let mut ty = tensor_type(port.ty);
+    if port.is_state {
+        let state = proto::StateType { wrapped: Some(Box::new(ty)) };
+        ty = proto::ValueType { kind: Some(value_type::Kind::State(Box::new(state))) };
+    }
+    proto::NamedValueType { name: port.name.into(), r#type: Some(ty) }
 }
 
 fn operation(statement: Statement<'_>) -> proto::Operation {
@@ -133,23 +147,28 @@ fn operation(statement: Statement<'_>) -> proto::Operation {
                 ..Default::default()
             }
         }
-        Statement::Op { results, op, arguments, name, .. } => proto::Operation {
+        Statement::Op { results, op, arguments, name, parameters, .. } => proto::Operation {
             r#type: op.into(),
             inputs: arguments.into_iter().map(|(name, items)| (name.to_string(), argument(items))).collect(),
             outputs: results.into_iter().map(|(ty, name)| named_type(name, ty)).collect(),
-            attributes: BTreeMap::from([("name".into(), string(&name))]),
+            attributes: parameters
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), typed(value).1))
+                .chain([("name".to_string(), string(&name))])
+                .collect(),
             ..Default::default()
         },
     }
 }
 
-fn argument(items: Items) -> proto::Argument {
-    let names = match items {
-        Items::One(name) => vec![name],
-        Items::Several(names) => names,
+fn argument(items: Items<'_>) -> proto::Argument {
+    let arguments = match items {
+        Items::One(name) => vec![binding::Kind::Name(name)],
+        Items::Several(names) => names.into_iter().map(binding::Kind::Name).collect(),
+        Items::Value(value) => vec![binding::Kind::Value(Box::new(typed(value).1))],
     };
-    let binding = |name| proto::Binding { kind: Some(binding::Kind::Name(name)) };
-    proto::Argument { arguments: names.into_iter().map(binding).collect() }
+    let binding = |kind| proto::Binding { kind: Some(kind) };
+    proto::Argument { arguments: arguments.into_iter().map(binding).collect() }
 }
 
 fn named_type(name: String, ty: &TensorType) -> proto::NamedValueType {
@@ -209,8 +228,8 @@ fn elements_of(tensor: &Tensor) -> elements::Kind {
         Data::I32(v) => ints(v.clone()),
         Data::I64(v) => Kind::LongInts(proto::LongInts { values: v.clone() }),
         Data::U64(v) => Kind::LongInts(proto::LongInts { values: v.iter().map(|&x| x as i64).collect() }),
-        Data::F16(_) | Data::Bf16(_) | Data::I8(_) | Data::U8(_) | Data::U32(_) => {
-            Kind::Bytes(proto::Bytes { values: tensor.bytes().to_vec() })
+        Data::F16(_) | Data::Bf16(_) | Data::I8(_) | Data::U8(_) | Data::U32(_) | Data::SubByte(..) => {
+            Kind::Bytes(proto::Bytes { values: tensor.packed().into_owned() })
         }
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::PrintError;
 use super::literal::{elements, quoted};
-use super::statements::{Form, Items, Statement, Value, frame, named};
+use super::names::identifiers;
+use super::statements::{Form, Items, Port, Statement, Value, frame};
 use crate::blob::BlobWriter;
 use crate::{Attribute, Function, Opset, Program, TensorType};
 
@@ -78,9 +79,14 @@ impl Dialect {
     }
 
     /// The attributes of a statement in alphabetical order.
-    fn attributes(self, name: &str, val: Option<String>, kept: &[Attribute]) -> String {
+    fn attributes<'a>(
+        self,
+        name: &str,
+        others: impl Iterator<Item = (&'a str, String)>,
+        kept: &'a [Attribute],
+    ) -> String {
         let mut all = vec![("name", self.string(name))];
-        all.extend(val.map(|val| ("val", val)));
+        all.extend(others);
         all.extend(kept.iter().map(|a| self.attribute(a)));
         bracketed(all)
     }
@@ -99,10 +105,13 @@ pub(super) fn function(
     weights: &mut BlobWriter,
     text: &mut String,
 ) -> Result<(), PrintError> {
-    let identifiers = named(function);
+    let identifiers = identifiers(function);
     let frame = frame(function, &identifiers, weights, Form::Text)?;
-    let parameters: Vec<String> =
-        frame.parameters.iter().map(|(ty, name)| format!("{} {name}", dialect.ty(ty))).collect();
+    let parameter = |p: &Port<'_>| {
+        let ty = dialect.ty(p.ty);
+        if p.is_state { format!("state<{ty}> {}", p.name) } else { format!("{ty} {}", p.name) }
+    };
+    let parameters: Vec<String> = frame.parameters.iter().map(parameter).collect();
     let (name, opset) = (function.name(), function.opset().name());
     let attributes: Vec<_> = function.attributes().iter().map(|a| dialect.attribute(a)).collect();
     let attributes =
@@ -111,7 +120,7 @@ pub(super) fn function(
     for one in &frame.statements {
         line(text, 12, &statement(one, dialect));
     }
-    let outputs: Vec<&str> = frame.outputs.iter().map(|(_, name)| *name).collect();
+    let outputs: Vec<&str> = frame.outputs.iter().map(|o| o.name).collect();
     line(text, 8, &format!("}} -> ({});", outputs.join(", ")));
     Ok(())
 }
@@ -120,22 +129,30 @@ fn statement(statement: &Statement<'_>, dialect: Dialect) -> String {
     match statement {
         Statement::Const { identifier, name, value, attributes } => {
             let (ty, value) = dialect.value(value);
-            format!("{ty} {identifier} = const(){};", dialect.attributes(name, Some(value), attributes))
+            format!(
+                "{ty} {identifier} = const(){};",
+                dialect.attributes(name, std::iter::once(("val", value)), attributes)
+            )
         }
-        Statement::Op { results, op, arguments, name, attributes } => {
+        Statement::Op { results, op, arguments, name, parameters, attributes } => {
             let mut spelled = Vec::new();
             for (parameter, items) in arguments {
                 spelled.push(match items {
                     Items::One(item) => format!("{parameter} = {item}"),
                     Items::Several(items) => format!("{parameter} = ({})", items.join(", ")),
+                    Items::Value(value) => format!("{parameter} = {}", dialect.value(value).1),
                 });
             }
             let results: Vec<String> =
                 results.iter().map(|(ty, name)| format!("{} {name}", dialect.ty(ty))).collect();
             let mut text = results.join(", ");
+            if !text.is_empty() {
+                text.push_str(" = ");
+            }
             // Writing into a string does not fail.
-            let _ = write!(text, " = {op}({})", spelled.join(", "));
-            format!("{text}{};", dialect.attributes(name, None, attributes))
+            let _ = write!(text, "{op}({})", spelled.join(", "));
+            let parameters = parameters.iter().map(|(name, value)| (*name, dialect.value(value).1));
+            format!("{text}{};", dialect.attributes(name, parameters, attributes))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcane_tensor::{DType, Data, Element, Tensor};
+use arcane_tensor::{DType, Data, Element, Tensor, round_to};
 
 use super::Fault;
 use super::lexer::{Kind, Token, shown};
@@ -25,7 +25,7 @@ impl Parser<'_> {
                     Content::Tensor(Arc::new(self.tensor(&ty.literal(at)?)?))
                 }
                 Type::Text => Content::Text(text(self.next()?)?),
-                Type::Tensor(..) | Type::Other(_) => {
+                Type::Tensor(..) | Type::State(_) | Type::Other(_) => {
                     self.untyped(depth)?;
                     Content::Other
                 }
@@ -75,7 +75,7 @@ impl Parser<'_> {
         match ty {
             Type::Tensor(..) => ty.literal(at).map(|_| Content::Blob(Blob { path, offset })),
             Type::Text => Err(Fault::new(keyword.at, "a weight file holds no strings", "`\"`")),
-            Type::Other(_) => Ok(Content::Other),
+            Type::State(_) | Type::Other(_) => Ok(Content::Other),
         }
     }
 
@@ -107,7 +107,10 @@ impl Parser<'_> {
         self.splat_bytes = left;
         macro_rules! repeat {
             ($($variant:ident),*) => {
-                match element { $(Data::$variant(v) => Data::$variant(vec![v[0]; ty.len()])),* }
+                match element {
+                    $(Data::$variant(v) => Data::$variant(vec![v[0]; ty.len()]),)*
+                    Data::SubByte(dtype, v) => Data::SubByte(*dtype, vec![v[0]; ty.len()]),
+                }
             };
         }
         Ok(repeat!(Bool, F16, Bf16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64))
@@ -244,6 +247,7 @@ pub(super) fn integer(tensor: &Tensor, i: usize) -> Option<i64> {
         Data::U16(v) => Some(v[i].into()),
         Data::U32(v) => Some(v[i].into()),
         Data::U64(v) => i64::try_from(v[i]).ok(),
+        Data::SubByte(_, v) => Some(v[i].into()),
         Data::Bool(_) | Data::F16(_) | Data::Bf16(_) | Data::F32(_) | Data::F64(_) => None,
     }
 }
@@ -268,6 +272,13 @@ fn push(data: &mut Data, token: Token<'_>) -> Result<(), Fault> {
         Data::U16(v) => v.push(int(token, DType::U16)?),
         Data::U32(v) => v.push(int(token, DType::U32)?),
         Data::U64(v) => v.push(int(token, DType::U64)?),
+        Data::SubByte(dtype, v) => {
+            let value: i8 = int(token, *dtype)?;
+            if round_to(*dtype, value.into()) != f64::from(value) {
+                return Err(token.unexpected(format!("an integer that {dtype} holds")));
+            }
+            v.push(value);
+        }
     }
     Ok(())
 }

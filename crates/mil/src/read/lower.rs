@@ -9,11 +9,12 @@ use arcane_tensor::{DType, Tensor};
 use super::arguments::Arguments;
 use super::lexer::shown;
 use super::parser::unique;
-use super::syntax::{Blob, Content, Header, Item, Name, Statement, Type, Value};
+use super::syntax::{Argument, Blob, Content, Header, Item, Name, Statement, Type, Value};
 use super::weights::Arrays;
 use super::{Blobs, Fault, ops};
 use crate::{
-    Attribute, Builder, Function, Op, Operation, Opset, Output, Role, Strictness, TensorType, ValueId, verify,
+    Alias, Attribute, Builder, Function, Op, Operation, Opset, Output, Role, StateOp, Strictness, TensorType,
+    ValueId, verify,
 };
 
 /// What a name stands for.
@@ -22,6 +23,18 @@ pub(super) enum Bound {
     Value(ValueId),
     /// An index into the constants.
     Constant(usize),
+    /// An index into the states.
+    State(usize),
+}
+
+/// A state of the function.
+struct State {
+    /// Its number among the parameters.
+    parameter: usize,
+    name: String,
+    /// Its newest value: the parameter's, or what was written last.
+    newest: ValueId,
+    written: bool,
 }
 
 /// A named constant.
@@ -42,6 +55,7 @@ pub(super) struct Lowering<'a> {
     function: Name<'a>,
     names: HashMap<&'a str, Bound>,
     constants: Vec<Constant>,
+    states: Vec<State>,
     /// How many values are parameters in the text: the first ones.
     n_parameters: usize,
     /// The constants among the values.
@@ -51,6 +65,8 @@ pub(super) struct Lowering<'a> {
     /// Attributes without a meaning here, of the function and of operations by their index.
     attributes: Vec<Attribute>,
     attributes_of: BTreeMap<usize, Vec<Attribute>>,
+    /// Results of ops on compressed weights, which are constants, too.
+    computed: HashSet<ValueId>,
     arrays: &'a Arrays<'a>,
 }
 
@@ -61,18 +77,41 @@ impl<'a> Lowering<'a> {
             function: header.name,
             names: HashMap::new(),
             constants: Vec::new(),
+            states: Vec::new(),
             n_parameters: header.parameters.len(),
             tensors: HashMap::new(),
             promoted: HashSet::new(),
             attributes: Vec::new(),
             attributes_of: BTreeMap::new(),
+            computed: HashSet::new(),
             arrays,
         };
         lowering.attributes = header.attributes.iter().filter_map(super::syntax::Attribute::kept).collect();
-        for p in &header.parameters {
-            let ty = p.ty.concrete(p.at)?;
-            let value = lowering.builder.parameter(p.name.text, ty, Role::Batch);
-            lowering.define(p.name, Bound::Value(value))?;
+        for (i, p) in header.parameters.iter().enumerate() {
+            let (inner, role) = match &p.ty {
+                Type::State(inner) if header.opset < Opset::Ios18 => {
+                    let what =
+                        format!("the parameter {} is {}", shown(p.name.text), Type::State(inner.clone()));
+                    return Err(Fault::new(p.at, what, "a tensor: states exist from ios18"));
+                }
+                Type::State(inner) => (&**inner, Role::State),
+                other => (other, Role::Batch),
+            };
+            let ty = inner.concrete(p.at)?;
+            if ty.dtype.is_sub_byte() {
+                let what = format!("the parameter {} is {ty}", shown(p.name.text));
+                return Err(Fault::new(p.at, what, "a type of a byte or more"));
+            }
+            let value = lowering.builder.parameter(p.name.text, ty, role);
+            let bound = match role {
+                Role::State => {
+                    let name = p.name.text.into();
+                    lowering.states.push(State { parameter: i, name, newest: value, written: false });
+                    Bound::State(lowering.states.len() - 1)
+                }
+                _ => Bound::Value(value),
+            };
+            lowering.define(p.name, bound)?;
         }
         Ok(lowering)
     }
@@ -108,10 +147,31 @@ impl<'a> Lowering<'a> {
                 self.constants[i].used = true;
                 self.constants[i].value
             }
+            Bound::State(_) => {
+                let what = format!("{} is a state", shown(name.text));
+                return Err(Fault::new(name.at, what, "its value, which read_state gives"));
+            }
         };
         value.ok_or_else(|| {
             Fault::new(name.at, format!("{} is a string", shown(name.text)), "a tensor or a number")
         })
+    }
+
+    /// The newest value of a state.
+    pub(super) fn state(&self, name: Name<'_>) -> Result<ValueId, Fault> {
+        match self.lookup(name)? {
+            Bound::State(i) => Ok(self.states[i].newest),
+            Bound::Value(_) | Bound::Constant(_) => Err(Fault::new(
+                name.at,
+                format!("{} is no state", shown(name.text)),
+                "a state of the function",
+            )),
+        }
+    }
+
+    /// The elements of a constant, where they are known.
+    pub(super) fn tensor(&self, v: ValueId) -> Option<Arc<Tensor>> {
+        self.tensors.get(&v).cloned()
     }
 
     /// A named constant that gives a parameter of an op.
@@ -128,6 +188,17 @@ impl<'a> Lowering<'a> {
     /// A typed literal as a value with this path. `identifier` is the name that it has in the text, or a name of its own.
     pub(super) fn constant(&mut self, identifier: &str, path: &str, value: &Value) -> Result<ValueId, Fault> {
         let ty = value.ty.concrete(value.at)?;
+        self.constant_of(ty, identifier, path, value)
+    }
+
+    /// As `constant`, of a type that the value has.
+    pub(super) fn constant_of(
+        &mut self,
+        ty: TensorType,
+        identifier: &str,
+        path: &str,
+        value: &Value,
+    ) -> Result<ValueId, Fault> {
         let tensor = match &value.content {
             Content::Tensor(tensor) => tensor.clone(),
             Content::Blob(blob) if self.arrays.blobs == Blobs::Promote => {
@@ -150,7 +221,7 @@ impl<'a> Lowering<'a> {
 
     /// Whether a value is a constant of the text.
     pub(super) fn is_constant(&self, v: ValueId) -> bool {
-        self.tensors.contains_key(&v) || self.promoted.contains(&v)
+        self.tensors.contains_key(&v) || self.promoted.contains(&v) || self.computed.contains(&v)
     }
 
     /// The value in another type: a constant rounded to it, of another value a cast.
@@ -162,7 +233,13 @@ impl<'a> Lowering<'a> {
                 self.builder.constant(&path, tensor)
             }
             Some(_) => v,
-            None => self.builder.cast(v, dtype),
+            None => {
+                let converted = self.builder.cast(v, dtype);
+                if self.computed.contains(&v) {
+                    self.computed.insert(converted);
+                }
+                converted
+            }
         }
     }
 
@@ -193,7 +270,9 @@ impl<'a> Lowering<'a> {
         } else {
             self.op(statement, path)?
         }
-        let known = |name: &str| name == "name" || (is_const && name == "val");
+        // The attributes of ops on compressed weights are parameters.
+        let parameters = statement.op.text.starts_with("constexpr_");
+        let known = |name: &str| name == "name" || parameters || (is_const && name == "val");
         let unknown = statement.attributes.iter().filter(|a| !known(a.name.text));
         let kept: Vec<Attribute> = unknown.filter_map(super::syntax::Attribute::kept).collect();
         let after = self.builder.function().operations().len();
@@ -238,16 +317,31 @@ impl<'a> Lowering<'a> {
     fn op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
         let at = statement.op.at;
         let name = statement.op.text;
+        let is_compressed = name.starts_with("constexpr_");
+        let statement = &*if is_compressed { with_attributes(statement)? } else { Cow::Borrowed(statement) };
         let mut arguments = Arguments::new(self, statement);
         let op = ops::op(&mut arguments)?;
         arguments.finish()?;
+        let write = match op {
+            Op::State(StateOp::Write { state, .. }) => Some(state),
+            _ => None,
+        };
         let results = self.push(path, op, statement.op)?;
+        if let Some(before) = write {
+            return self.written(before, results[0], statement);
+        }
+        if is_compressed {
+            self.computed.extend(&results);
+        }
         if results.len() != statement.results.len() {
             let what = format!("{name} is given {} results", statement.results.len());
             return Err(Fault::new(at, what, results.len().to_string()));
         }
         for (i, (declared, &v)) in statement.results.iter().zip(&results).enumerate() {
-            let ty = declared.ty.concrete(declared.at)?;
+            let ty = match is_compressed {
+                true => declared.ty.compressed(declared.at)?,
+                false => declared.ty.concrete(declared.at)?,
+            };
             if ty != *self.ty(v) {
                 let what = format!("{} is declared as {ty}", shown(declared.name.text));
                 let expected = format!("{}, which {name} gives", self.ty(v));
@@ -257,6 +351,17 @@ impl<'a> Lowering<'a> {
                 self.builder.set_path(v, declared.name.text.into());
             }
             self.define(declared.name, Bound::Value(v))?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a state has a new value. The statement has no result.
+    fn written(&mut self, before: ValueId, after: ValueId, statement: &Statement<'a>) -> Result<(), Fault> {
+        if let Some(result) = statement.results.first() {
+            return Err(Fault::new(result.at, "write_state is given a result", "none"));
+        }
+        for state in self.states.iter_mut().filter(|s| s.newest == before) {
+            (state.newest, state.written) = (after, true);
         }
         Ok(())
     }
@@ -283,6 +388,10 @@ impl<'a> Lowering<'a> {
             returned.push(Output { name: output.text.into(), value });
         }
         let mut function = self.builder.into_function();
+        for state in self.states.iter().filter(|s| s.written) {
+            function.aliases.push(Alias { output: returned.len(), parameter: state.parameter });
+            returned.push(Output { name: format!("{}.after", state.name), value: state.newest });
+        }
         function.outputs = returned;
         function.attributes = self.attributes;
         function.attributes_of = self.attributes_of;
@@ -296,6 +405,22 @@ impl<'a> Lowering<'a> {
         verify(&function, strictness).map_err(|e| Fault::new(self.function.at, e.to_string(), ""))?;
         Ok(function)
     }
+}
+
+/// A statement whose attributes, but for its name, are arguments.
+fn with_attributes<'s, 'a>(statement: &'s Statement<'a>) -> Result<Cow<'s, Statement<'a>>, Fault> {
+    if statement.attributes.iter().all(|a| a.name.text == "name") {
+        return Ok(Cow::Borrowed(statement));
+    }
+    let mut whole = statement.clone();
+    let (name, parameters) = whole.attributes.into_iter().partition(|a| a.name.text == "name");
+    whole.attributes = name;
+    let parameters: Vec<_> = parameters;
+    for a in parameters {
+        whole.arguments.push(Argument { name: a.name, items: vec![Item::Value(a.value)] });
+    }
+    unique(whole.arguments.iter().map(|a| a.name), "parameter")?;
+    Ok(Cow::Owned(whole))
 }
 
 /// The path of a statement's first result: its `name` attribute, or else its identifier.

@@ -148,7 +148,7 @@ fn ty(ty_of: &proto::ValueType, at: usize) -> Result<Type, Fault> {
     };
     Ok(match &ty_of.kind {
         Some(value_type::Kind::Tensor(tensor)) => tensor_type(tensor, at)?,
-        Some(value_type::Kind::State(state)) => Type::Other(format!("state<{}>", inner(&state.wrapped)?)),
+        Some(value_type::Kind::State(state)) => Type::State(Box::new(inner(&state.wrapped)?)),
         Some(value_type::Kind::List(list)) => {
             let length = list.length.as_ref().map(|d| dimension(d, at)).transpose()?.flatten();
             let length = length.map_or("?".into(), |n| n.to_string());
@@ -196,16 +196,16 @@ const DTYPES: [(i32, &str, Option<DType>); 22] = [
     (22, "int16", Some(DType::I16)),
     (23, "int32", Some(DType::I32)),
     (24, "int64", Some(DType::I64)),
-    (25, "int4", None),
+    (25, "int4", Some(DType::I4)),
     (31, "uint8", Some(DType::U8)),
     (32, "uint16", Some(DType::U16)),
     (33, "uint32", Some(DType::U32)),
     (34, "uint64", Some(DType::U64)),
-    (35, "uint4", None),
-    (36, "uint2", None),
-    (37, "uint1", None),
-    (38, "uint6", None),
-    (39, "uint3", None),
+    (35, "uint4", Some(DType::U4)),
+    (36, "uint2", Some(DType::U2)),
+    (37, "uint1", Some(DType::U1)),
+    (38, "uint6", Some(DType::U6)),
+    (39, "uint3", Some(DType::U3)),
     (40, "fp8e4m3fn", None),
     (41, "fp8e5m2", None),
 ];
@@ -239,7 +239,7 @@ fn value(v: &proto::Value, at: usize) -> Result<Value, Fault> {
                 Content::Blob(Blob { path: file.file_name.clone(), offset: file.offset })
             }
             Type::Text => return Err(Fault::new(at, "a weight file holds no strings", "a string")),
-            Type::Other(_) => Content::Other,
+            Type::State(_) | Type::Other(_) => Content::Other,
         },
         Some(value::Kind::Immediate(immediate)) => match (&ty, &immediate.kind) {
             (Type::Tensor(_, dims), Some(immediate::Kind::Tensor(elements))) if !dims.contains(&None) => {
@@ -280,9 +280,10 @@ fn tensor(ty: &Type, found: &proto::Elements, at: usize) -> Result<Tensor, Fault
         }
     };
     match (&found.kind, ty.dtype) {
-        (Some(elements::Kind::Bytes(b)), F16 | Bf16 | I8 | U8 | U32) => {
-            counted(b.values.len() / ty.dtype.size())?;
-            Tensor::from_bytes(ty.dtype, &ty.shape, &b.values).map_err(|e| wrong(&e, at))
+        (Some(elements::Kind::Bytes(b)), dtype)
+            if dtype.is_sub_byte() || matches!(dtype, F16 | Bf16 | I8 | U8 | U32) =>
+        {
+            Tensor::from_packed(dtype, &ty.shape, &b.values).map_err(|e| wrong(&e, at))
         }
         (Some(elements::Kind::Floats(f)), DType::F32) => {
             counted(f.values.len())?;

@@ -11,7 +11,7 @@ use crate::Opset;
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Every element type, and those of MIL that have no counterpart here.
-const DTYPES: [DType; 12] = [
+const DTYPES: [DType; 18] = [
     DType::Bool,
     DType::F16,
     DType::Bf16,
@@ -24,9 +24,14 @@ const DTYPES: [DType; 12] = [
     DType::U16,
     DType::U32,
     DType::U64,
+    DType::U1,
+    DType::U2,
+    DType::U3,
+    DType::U4,
+    DType::U6,
+    DType::I4,
 ];
-const OTHER_DTYPES: [&str; 9] =
-    ["fp64", "int4", "uint1", "uint2", "uint3", "uint4", "uint6", "fp8e4m3fn", "fp8e5m2"];
+const OTHER_DTYPES: [&str; 3] = ["fp64", "fp8e4m3fn", "fp8e5m2"];
 
 const OPSETS: [Opset; 4] = [Opset::Ios15, Opset::Ios16, Opset::Ios17, Opset::Ios18];
 const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
@@ -210,7 +215,13 @@ impl<'a> Parser<'a> {
         match name.text {
             "tensor" => self.tensor_type(),
             "string" => Ok(Type::Text),
-            "state" | "dict" | "tuple" | "list" => {
+            "state" => {
+                self.expect(b'<')?;
+                let ty = self.ty(depth + 1)?;
+                self.expect(b'>')?;
+                Ok(Type::State(Box::new(ty)))
+            }
+            "dict" | "tuple" | "list" => {
                 self.expect(b'<')?;
                 let parts = self.list(b'>', |parser| match parser.peek()?.kind {
                     Kind::Number | Kind::Punctuation(b'?') => Ok(parser.next()?.text.to_string()),
