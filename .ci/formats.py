@@ -311,4 +311,5 @@ def main():
         print(f"{versions} reads configuration, tokenizer and weights, and gives every token arcane's probability")
 
 
-main()
+if __name__ == "__main__":
+    main()

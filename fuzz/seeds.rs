@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use arcane_mil::BlobWriter;
+use arcane_mil::{BlobWriter, NoWeights, print_package, read};
 use arcane_models::{
     Llama2cVersion, LlamaConfig, Source, initialize, preset, save, write_gguf, write_llama2c,
 };
@@ -16,16 +16,53 @@ type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Result {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["mil_text", "blob", "safetensors", "gguf", "llama2c_bin", "tokenizer_bin"] {
+    for target in ["mil_text", "mlpackage", "random_program", "blob", "safetensors", "gguf", "llama2c_bin", "tokenizer_bin"] {
         fs::create_dir_all(corpus.join(target))?;
     }
     for case in ["constants.mil", "names.mil", "two_functions.mil"] {
         let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/mil/tests/cases");
         fs::copy(cases.join(case), corpus.join("mil_text").join(case))?;
     }
+    packages(&corpus.join("mlpackage"))?;
+    random(&corpus.join("random_program"))?;
     arrays(&corpus)?;
     models(&corpus)?;
     tokenizer(&corpus.join("tokenizer_bin"))?;
+    Ok(())
+}
+
+/// A few ops with constants in place, in one function and in two.
+fn packages(folder: &Path) -> Result {
+    let f = |name: &str, opset: &str| {
+        format!(
+            "func {name}<{opset}>(tensor<fp16, [2, 3]> x, tensor<int32, [2]> i) {{\
+             tensor<fp16, [2, 3]> w = const()[val = tensor<fp16, [2, 3]>([1, 2, 3, 4, 5, inf])];\
+             tensor<fp16, [2, 3]> h = softmax(axis = int32(-1), x = x);\
+             tensor<fp16, [2, 6]> k = concat(axis = int32(1), values = (h, w));\
+             tensor<fp16, [2, 3]> p, tensor<fp16, [2, 3]> q = split(axis = int32(1), num_splits = int32(2), x = k);\
+             tensor<fp32, [2, 3]> r = cast(dtype = string(\"fp32\"), x = p);\
+             tensor<fp16, [2, 3]> s = gather(axis = int32(0), indices = i, x = q); }} -> (r, s);"
+        )
+    };
+    for (name, functions) in [("one", f("main", "ios17")), ("two", f("main", "ios18") + &f("other", "ios18"))] {
+        let program = read(&format!("program(1.3) {{ {functions} }}"), &NoWeights)?;
+        fs::write(folder.join(name), print_package(&program)?.model)?;
+    }
+    Ok(())
+}
+
+/// Bytes of which each picks an op or an operand.
+fn random(folder: &Path) -> Result {
+    let mut state = 1_u64;
+    for i in 0..24 {
+        let bytes: Vec<u8> = (0..240)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect();
+        fs::write(folder.join(format!("bytes-{i:02}")), bytes)?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use arcane_mil::{BlobFile, NoWeights, TensorType, check, print, read};
+use arcane_mil::{BlobFile, NoWeights, Package, TensorType, check, print, print_package, read};
 use arcane_models::Source;
 use arcane_tensor::{DType, GgufFile, SafetensorsFile};
 
@@ -24,6 +24,25 @@ pub(crate) fn mil_text(data: &[u8]) {
     };
     let again = print(&again).expect("what was printed once is printed again");
     assert_eq!(again.text, printed.text);
+}
+
+/// The model of a package. What can be read and written is read as the same program again.
+pub(crate) fn mlpackage(data: &[u8]) {
+    let Ok(package) = Package::decode(Path::new("model.mlmodel"), data) else { return };
+    let _ = package.check(&NoWeights);
+    let Ok(program) = package.read(&NoWeights) else { return };
+    let Ok(written) = print_package(&program) else { return };
+    if !written.weights.is_empty() {
+        return;
+    }
+    let again =
+        Package::decode(Path::new("again.mlmodel"), &written.model).expect("what was written is a package");
+    let again = match again.read(&NoWeights) {
+        Ok(again) => again,
+        Err(e) => panic!("the package that was written is refused: {e}"),
+    };
+    let again = print_package(&again).expect("what was written once is written again");
+    assert_eq!(again, written);
 }
 
 /// A weight file: every array that a record could be.

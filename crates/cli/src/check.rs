@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use arcane_chip::{Chip, Violation, violations};
-use arcane_mil::{BlobFolder, NoWeights, Program, check, print, read};
+use arcane_mil::{Program, print};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -13,7 +13,7 @@ use crate::program::ProgramFile;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// MIL text, or a folder that holds model.mil.
+    /// MIL text, a folder that holds model.mil, or an .mlpackage.
     program: PathBuf,
     /// Print the canonical text; weight files are then read from the program's folder.
     #[arg(long)]
@@ -29,14 +29,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let chip = arguments.chip.as_deref().map(Chip::named).transpose();
     let chip = chip.map_err(|e| Failure::Input(e.into()))?;
-    let file = ProgramFile::read(&arguments.program)?;
-    let path = file.path.display();
+    let file = ProgramFile::open(&arguments.program)?;
+    let path = file.path().display();
     let program = if arguments.print {
-        let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+        let program = file.program(None)?;
         to_stdout(&print(&program).map_err(|e| Failure::input(format!("{path}: {e}")))?.text)?;
         program
     } else {
-        check(&file.text, &NoWeights).map_err(|e| file.refused(&e))?
+        file.checked()?
     };
     match chip {
         Some(chip) => on_chip(arguments, &path.to_string(), &program, chip),

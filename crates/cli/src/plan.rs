@@ -10,7 +10,7 @@ use arcane_chip::price::{compile_ns, load_ns, op_prices, program_ns, relative_ha
 use arcane_compile::{
     Place, Placement, Plan, PlanOptions, Precision, Prediction, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, check, read};
+use arcane_mil::{Function, Op};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -19,7 +19,7 @@ use arcane_train::program::{ProgramOptions, training_program};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::program::{ProgramFile, choose};
+use crate::program::ProgramFile;
 use crate::train::read_text;
 
 /// The precision in which plans are made, and what it is called.
@@ -202,16 +202,15 @@ impl Arguments {
 }
 
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
-    let file = ProgramFile::read(&arguments.what)?;
-    let weights = BlobFolder::new(file.folder());
+    let file = ProgramFile::open(&arguments.what)?;
     // As it is written, equal weights are one; else only types matter, and large files need not be read.
-    let read = arguments.as_is.then(|| read(&file.text, &weights).ok()).flatten();
+    let read = arguments.as_is.then(|| file.program(None).ok()).flatten();
     let program = match read {
         Some(program) => program,
-        None => check(&file.text, &weights).map_err(|e| file.refused(&e))?,
+        None => file.checked()?,
     };
-    let function = choose(&program, arguments.function.as_deref(), &file.path)?;
-    let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
+    let function = file.choose(&program, arguments.function.as_deref())?;
+    let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path().display().to_string()));
     let flops = program_ns(chip, function).flops;
     let (plan, prediction) = if arguments.as_is {
         as_is(function, chip).map_err(failed)?

@@ -4,17 +4,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use arcane_compile::{Plan, plan_functions};
-use arcane_mil::{BlobFolder, Function, TensorType, read};
+use arcane_mil::{Function, TensorType};
 use arcane_session::{Session, SessionError};
 use arcane_tensor::{Tensor, read_npz, write_npz};
 
 use crate::device::{Chosen, Device, DeviceArguments};
 use crate::failure::Failure;
-use crate::program::{ProgramFile, choose};
+use crate::program::ProgramFile;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// MIL text, or a folder that holds model.mil.
+    /// MIL text, a folder that holds model.mil, or an .mlpackage.
     program: PathBuf,
     /// The folder that `@model_path` in the program stands for [default: the program's].
     #[arg(long, value_name = "DIR")]
@@ -33,13 +33,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let file = ProgramFile::read(&arguments.program)?;
-    let weights = BlobFolder::new(arguments.weights.as_deref().unwrap_or(file.folder()));
-    let program = read(&file.text, &weights).map_err(|e| file.refused(&e))?;
-    let function = choose(&program, arguments.function.as_deref(), &file.path)?;
+    let file = ProgramFile::open(&arguments.program)?;
+    let program = file.program(arguments.weights.as_deref())?;
+    let function = file.choose(&program, arguments.function.as_deref())?;
     let inputs = read_inputs(&arguments.inputs, function)?;
     let chosen = arguments.device.choose(Device::Cpu)?;
-    let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path.display()));
+    let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path().display()));
     let plan = plan_functions(std::slice::from_ref(function), &chosen.environment.planning())
         .map_err(|e| in_program(&e))?;
     chosen.report_unmodelled(&plan);

@@ -75,6 +75,14 @@ pub(crate) fn op(sink: &mut impl Sink, op: &Op) {
     parameters(sink, op);
 }
 
+/// Puts an op of a family as its `Debug` text, all operands alike: what is left are its parameters and which optional operands
+/// there are.
+fn written_out(sink: &mut impl Sink, op: &Op) {
+    let mut operands = op.operands().into_iter();
+    let Some(first) = operands.next() else { return };
+    text(sink, &format!("{:?}", op.map_operands(|_| first)).replace(&format!("{first:?}"), "_"));
+}
+
 /// Puts what an op has beside its name and operands. The number of operands tells which optional ones there are.
 pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
     match op {
@@ -95,13 +103,13 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             numbers(sink, axes);
             number(sink, usize::from(*keep_dims));
         }
-        Op::Convolution(c) => {
-            for list in [&c.strides, &c.pad, &c.dilations] {
-                numbers(sink, list);
-            }
-            text(sink, c.pad_type.name());
-            number(sink, c.groups);
-        }
+        Op::Convolution(_)
+        | Op::TransposedConvolution(_)
+        | Op::Pool(_)
+        | Op::Quantization(_)
+        | Op::Constexpr(_)
+        | Op::Recurrent(_)
+        | Op::State(_) => written_out(sink, op),
         Op::Softmax { axis, .. }
         | Op::Gather { axis, .. }
         | Op::GatherAlongAxis { axis, .. }

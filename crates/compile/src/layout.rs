@@ -158,6 +158,12 @@ impl<'a> Layer<'a> {
             | Op::Cast { .. }
             | Op::Logical { .. }
             | Op::Convolution(_)
+            | Op::TransposedConvolution(_)
+            | Op::Pool(_)
+            | Op::Quantization(_)
+            | Op::Constexpr(_)
+            | Op::Recurrent(_)
+            | Op::State(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -558,6 +564,12 @@ pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec
                 | Op::Logical { .. }
                 | Op::Select { .. }
                 | Op::Convolution(_)
+                | Op::TransposedConvolution(_)
+                | Op::Pool(_)
+                | Op::Quantization(_)
+                | Op::Constexpr(_)
+                | Op::Recurrent(_)
+                | Op::State(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

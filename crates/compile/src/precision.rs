@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    Function, Op, Operation, Parameter, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary, ValueId,
-    remove_dead_code,
+    Function, Op, Operation, Parameter, PoolKind, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary,
+    ValueId, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -136,6 +136,7 @@ impl OpClass {
             Op::Matmul { .. }
             | Op::Linear { .. }
             | Op::Convolution(_)
+            | Op::TransposedConvolution(_)
             | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
                 Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
@@ -150,6 +151,15 @@ impl OpClass {
                 Reduce::LogSumExp => Self::Exponential,
             },
             Op::Softmax { .. } => Self::Exponential,
+            Op::Pool(p) => match p.kind {
+                PoolKind::Max => Self::Movement,
+                PoolKind::Average { .. } => Self::Reduction,
+                PoolKind::L2 => Self::Power,
+            },
+            Op::Recurrent(_) => Self::Product,
+            Op::State(_) => Self::Movement,
+            // Their results have the types that they declare.
+            Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
             Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
                 ScatterMode::Add => Self::Scatter,
                 ScatterMode::Update => Self::Movement,

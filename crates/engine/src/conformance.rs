@@ -188,7 +188,7 @@ impl Table {
         }
         let functions: Vec<Function> = vec![f.finish()];
         let name = format!("{name}({})", shapes.join(", "));
-        self.cases.push(Case { name, program: Program { functions }, inputs, allowed });
+        self.cases.push(Case { name, program: Program::new(functions), inputs, allowed });
     }
 }
 

@@ -126,7 +126,7 @@ impl SimulatedEngine {
             return Err(refuse(cause, "share programs between layers, or start a new process"));
         }
         let chosen = program.function(function).ok_or_else(|| EngineError::NoFunction(function.into()))?;
-        let alone = Program { functions: vec![chosen.clone()] };
+        let alone = Program::new(vec![chosen.clone()]);
         let invalid = |why: String| refuse(format!("InvalidMILProgram: {why}"), "correct the program");
         let emitted = arcane_mil::print(&alone).map_err(|e| invalid(e.to_string()))?;
         let read = if emitted.weights.is_empty() {

@@ -98,7 +98,7 @@ fn decoding_step() -> Function {
 /// Allocations of the median call. The queue through which a call enters the thread pool takes a new block every 63 calls.
 fn allocations(function: Function) -> usize {
     let engine = SoftwareEngine::new(2).expect("threads start");
-    let program = Program { functions: vec![function] };
+    let program = Program::new(vec![function]);
     let loaded = engine.load(&program, "main", LoadOptions::default()).expect("it loads");
     let mut buffers: BTreeMap<String, Buffer> = BTreeMap::new();
     for port in loaded.ports() {

@@ -12,7 +12,7 @@ fn engine() -> SoftwareEngine {
 }
 
 fn program(function: Function) -> Program {
-    Program { functions: vec![function] }
+    Program::new(vec![function])
 }
 
 fn f32s(shape: &[usize], values: &[f32]) -> Tensor {

@@ -43,7 +43,7 @@ fn step(config: &LlamaConfig) -> Program {
     for ((name, _), &gradient) in names.iter().zip(&gradients) {
         f.output(&format!("gradient.{name}"), gradient);
     }
-    Program { functions: vec![arcane_compile::simplify(&f.finish())] }
+    Program::new(vec![arcane_compile::simplify(&f.finish())])
 }
 
 fn inputs(config: &LlamaConfig) -> BTreeMap<String, Tensor> {
@@ -148,7 +148,7 @@ fn large_head() -> (Program, BTreeMap<String, Tensor>) {
         .collect();
     let targets = (0..ROWS).map(|i| (i * 7919 % VOCABULARY) as i32).collect();
     inputs.insert("targets".into(), Tensor::new(&[ROWS, 1], targets).expect("one target a row"));
-    (Program { functions: vec![arcane_compile::simplify(&f.finish())] }, inputs)
+    (Program::new(vec![arcane_compile::simplify(&f.finish())]), inputs)
 }
 
 #[test]

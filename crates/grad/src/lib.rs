@@ -9,6 +9,7 @@
 mod adjoint;
 mod broadcast;
 mod rules;
+mod spatial;
 
 use arcane_mil::{BuildError, Builder, Op, Operation, TensorType, Unary, ValueId};
 

@@ -4,13 +4,14 @@
 //! norms' are written in one way only.
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Convolution, Op, Operation, Reduce, ScatterMode, Unary, ValueId,
+    Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, StateOp, Unary, ValueId,
 };
 use arcane_tensor::DType;
 
 use crate::GradError;
 use crate::adjoint::Adjoints;
 use crate::broadcast::{materialise, reduce_to, unreduce};
+use crate::spatial;
 
 /// Gives to the adjoints of an operation's operands. Some result of it has an adjoint.
 pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
@@ -30,7 +31,25 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
             matmul(a, *x, *right, *transpose_x, *transpose_y, y)
         }
         Op::Linear { x, weight, bias } => linear(a, *x, *weight, *bias, y),
-        Op::Convolution(c) => return convolution(a, c, y),
+        Op::Convolution(c) => spatial::convolution(a, c, y),
+        Op::TransposedConvolution(c) => spatial::transposed(a, c, y),
+        Op::Pool(p) => spatial::pool(a, p, y),
+        // Its operands are constants.
+        Op::Constexpr(_) => Ok(()),
+        Op::State(StateOp::Read { state: x } | StateOp::Write { data: x, .. }) => {
+            let g = a.of(y);
+            a.give(*x, |_| Ok(g))
+        }
+        Op::Quantization(_) | Op::Recurrent(_) => {
+            return Err(GradError::NotDifferentiable {
+                op: operation.op.name(),
+                path: a.f.function().value(y).path.clone(),
+                why: match operation.op {
+                    Op::Quantization(_) => "integers of eight bits have no derivative",
+                    _ => "there is no rule for recurrences; the steps written out with products have one",
+                },
+            });
+        }
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(a, [*query, *key, *value], *attn_mask, y)
         }
@@ -289,41 +308,6 @@ fn linear(
         let x = f.reshape(x, &flat(&x_shape))?;
         f.matmul(g, x, true, false)
     })
-}
-
-/// The gradients of a convolution of one position with one position, a product over the channels: with the positions last,
-/// dx = Wᵀ · g and dW = Σ over the batch of g · xᵀ.
-fn convolution(a: &mut Adjoints<'_>, c: &Convolution, y: ValueId) -> Result<(), GradError> {
-    let weight_shape = a.f.shape(c.weight);
-    if c.groups > 1 || !c.is_pointwise(&weight_shape) {
-        return Err(GradError::NotDifferentiable {
-            op: "conv",
-            path: a.f.function().value(y).path.clone(),
-            why: "only convolutions of one position with one position have a derivative yet",
-        });
-    }
-    let g = a.full(y)?;
-    let x_shape = a.f.shape(c.x);
-    let (batch, inputs, outputs) = (x_shape[0], weight_shape[1], weight_shape[0]);
-    let positions = x_shape[2..].iter().product();
-    a.give(c.x, |f| {
-        let g = f.reshape(g, &[batch, outputs, positions])?;
-        let weight = f.reshape(c.weight, &[outputs, inputs])?;
-        let d = f.matmul(weight, g, true, false)?;
-        f.reshape(d, &x_shape)
-    })?;
-    a.give(c.weight, |f| {
-        let g = f.reshape(g, &[batch, outputs, positions])?;
-        let x = f.reshape(c.x, &[batch, inputs, positions])?;
-        let d = f.matmul(g, x, false, true)?;
-        let d = f.reduce(Reduce::Sum, d, &[0], false)?;
-        f.reshape(d, &weight_shape)
-    })?;
-    if let Some(bias) = c.bias {
-        let axes: Vec<usize> = (0..x_shape.len()).filter(|&i| i != 1).collect();
-        a.give(bias, |f| f.reduce(Reduce::Sum, g, &axes, false))?;
-    }
-    Ok(())
 }
 
 /// The probabilities are computed again, as the op's definition says. A row that the mask hides as a whole has equal

@@ -2,16 +2,15 @@
 //!
 //! Little endian throughout. A header of 64 bytes (number of arrays, version), then for each array a record of 64 bytes and
 //! its data. Records and data start on multiples of 64, gaps are zero, and nothing follows the last array's data. An array
-//! is known by the offset of its record.
+//! is known by the offset of its record, which has the type, the number of bytes, where the data begin, and how many bits of
+//! the last byte are unused where elements have less than a byte.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use arcane_tensor::{DType, Tensor};
+use arcane_tensor::{DType, FileError, MappedFile, Tensor};
 
 use crate::TensorType;
 
@@ -31,6 +30,12 @@ pub const fn blob_code(dtype: DType) -> Option<u32> {
         DType::U16 => Some(7),
         DType::I32 => Some(14),
         DType::U32 => Some(15),
+        DType::I4 => Some(8),
+        DType::U1 => Some(9),
+        DType::U2 => Some(10),
+        DType::U4 => Some(11),
+        DType::U3 => Some(12),
+        DType::U6 => Some(13),
         DType::Bool | DType::F64 | DType::I64 | DType::U64 => None,
     }
 }
@@ -53,15 +58,19 @@ impl BlobWriter {
     /// Appends an array, if it is not there yet, and gives the offset of its record; `None` where [`blob_code`] has none.
     pub fn add(&mut self, tensor: &Tensor) -> Option<u64> {
         let code = blob_code(tensor.dtype())?;
-        let data = tensor.bytes();
+        let data = &*tensor.packed();
+        let unused = (8 * data.len() - tensor.len() * tensor.dtype().bits()) as u64;
         let mut hasher = DefaultHasher::new();
-        (code, data).hash(&mut hasher);
+        (code, unused, data).hash(&mut hasher);
         let hash = hasher.finish();
-        let same = |&&record: &&usize| self.code(record) == code && self.data(record) == data;
+        let same = |&&record: &&usize| {
+            let unused_there = u64_at(&self.bytes, record + 24);
+            self.code(record) == code && unused_there == unused && self.data(record) == data
+        };
         if let Some(&record) = self.records.get(&hash).into_iter().flatten().find(same) {
             return Some(record as u64);
         }
-        let record = self.append(code, data);
+        let record = self.append(code, data, unused);
         self.records.entry(hash).or_default().push(record);
         Some(record as u64)
     }
@@ -71,7 +80,7 @@ impl BlobWriter {
         self.bytes
     }
 
-    fn append(&mut self, code: u32, data: &[u8]) -> usize {
+    fn append(&mut self, code: u32, data: &[u8], unused: u64) -> usize {
         if self.bytes.is_empty() {
             self.bytes.resize(ALIGNMENT, 0);
             self.bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
@@ -85,6 +94,7 @@ impl BlobWriter {
         self.bytes.extend_from_slice(&code.to_le_bytes());
         self.bytes.extend_from_slice(&(data.len() as u64).to_le_bytes());
         self.bytes.extend_from_slice(&(start as u64).to_le_bytes());
+        self.bytes.extend_from_slice(&unused.to_le_bytes());
         self.bytes.resize(start, 0);
         self.bytes.extend_from_slice(data);
         record
@@ -146,18 +156,17 @@ pub enum BlobError {
     },
 }
 
-/// An open weight file. Opening reads the header only, an array is read when it is asked for.
+/// An open weight file, read through a memory map: an array is copied out of it, once, when it is asked for.
 #[derive(Debug)]
 pub struct BlobFile {
     path: PathBuf,
-    length: u64,
     source: Source,
 }
 
 /// Where the bytes of a weight file are.
 #[derive(Debug)]
 enum Source {
-    File(Mutex<File>),
+    File(MappedFile),
     Memory(Vec<u8>),
 }
 
@@ -175,11 +184,14 @@ impl BlobFile {
             return Err(header("it is no regular file".into()));
         }
         let length = info.len();
-        let file = File::open(path).map_err(io("open"))?;
         if length < ALIGNMENT as u64 {
             return Err(header(format!("it has {length} bytes, a header of {ALIGNMENT} was expected")));
         }
-        Self { path: path.into(), length, source: Source::File(Mutex::new(file)) }.with_header()
+        let map = MappedFile::open(path, "a weight file").map_err(|e| match e {
+            FileError::Io { doing, source, .. } => io(doing)(source),
+            other => header(other.to_string()),
+        })?;
+        Self { path: path.into(), source: Source::File(map) }.with_header()
     }
 
     /// A file that is in memory; `path` is its name in errors.
@@ -187,85 +199,102 @@ impl BlobFile {
     /// # Errors
     /// [`BlobError::Header`], as for [`BlobFile::open`].
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, BlobError> {
-        if bytes.len() < ALIGNMENT {
-            let what = format!("it has {} bytes, a header of {ALIGNMENT} was expected", bytes.len());
-            return Err(BlobError::Header { path: path.into(), what });
-        }
-        Self { path: path.into(), length: bytes.len() as u64, source: Source::Memory(bytes) }.with_header()
+        Self { path: path.into(), source: Source::Memory(bytes) }.with_header()
     }
 
-    /// Itself, if its header is right.
+    /// Itself, if its header is right. Only the version counts: writers differ in what they put beside it.
     fn with_header(self) -> Result<Self, BlobError> {
-        let mut start = [0; 8];
-        self.read(0, &mut start)?;
-        match u32_at(&start, 4) {
-            VERSION => Ok(self),
-            version => Err(BlobError::Header { path: self.path, what: format!("its version is {version}") }),
+        let bytes = self.bytes();
+        let what = match bytes.len() {
+            ALIGNMENT.. if u32_at(bytes, 4) == VERSION => return Ok(self),
+            ALIGNMENT.. => format!("its version is {}", u32_at(bytes, 4)),
+            length => format!("it has {length} bytes, a header of {ALIGNMENT} was expected"),
+        };
+        Err(BlobError::Header { path: self.path, what })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.source {
+            Source::File(map) => map.bytes(),
+            Source::Memory(bytes) => bytes,
         }
     }
 
     /// The array whose record is at `offset`, of type `ty`.
     ///
     /// Readers on the Neural Engine take the type from the program, and files exist that say `fp16` for `int8`: that one
-    /// difference is allowed. Records need not be aligned.
+    /// difference is allowed. Records need not be aligned, a size of 0 stands for that of the type, and what follows the place
+    /// of the data is ignored, but for the number of unused bits of types of less than a byte.
     ///
     /// # Errors
     /// [`BlobError::Record`] if there is no record at the offset, or it has another type or size, or its data is not inside
     /// the file; [`BlobError::Io`].
     pub fn tensor(&self, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+        let data = self.data(offset, ty)?;
+        Tensor::from_packed(ty.dtype, &ty.shape, data).map_err(|e| BlobError::Record {
+            path: self.path.clone(),
+            offset,
+            what: e.to_string(),
+        })
+    }
+
+    /// Checks that there is an array of type `ty` at `offset`, without reading it.
+    ///
+    /// # Errors
+    /// As those of [`BlobFile::tensor`].
+    pub fn verify(&self, offset: u64, ty: &TensorType) -> Result<(), BlobError> {
+        self.data(offset, ty).map(drop)
+    }
+
+    /// The data of the record at `offset`.
+    fn data(&self, offset: u64, ty: &TensorType) -> Result<&[u8], BlobError> {
         let fault = |what: String| BlobError::Record { path: self.path.clone(), offset, what };
-        let end = offset.checked_add(ALIGNMENT as u64).filter(|&end| end <= self.length);
-        let Some(end) = end.filter(|_| offset >= ALIGNMENT as u64) else {
-            let what = format!("a record was expected between the header and the end, at {}", self.length);
+        let bytes = self.bytes();
+        let record = usize::try_from(offset).ok().filter(|&at| at >= ALIGNMENT);
+        let record = record.and_then(|at| bytes.get(at..at.checked_add(ALIGNMENT)?));
+        let Some(record) = record else {
+            let what = format!("a record was expected between the header and the end, at {}", bytes.len());
             return Err(fault(what));
         };
-        let mut record = [0; 24];
-        self.read(offset, &mut record)?;
-        let sentinel = u32_at(&record, 0);
+        let sentinel = u32_at(record, 0);
         if sentinel != SENTINEL {
             return Err(fault(format!(
                 "found {sentinel:#010x}, a record with {SENTINEL:#010x} was expected"
             )));
         }
-        let (code, size, start) = (u32_at(&record, 4), u64_at(&record, 8), u64_at(&record, 16));
+        let (code, size, start) = (u32_at(record, 4), u64_at(record, 8), u64_at(record, 16));
         let wanted = blob_code(ty.dtype);
         if wanted != Some(code) && !(ty.dtype == DType::I8 && Some(code) == blob_code(DType::F16)) {
             let known = TYPES.into_iter().find(|&d| blob_code(d) == Some(code));
             let found = known.map_or(format!("type code {code}"), |d| d.to_string());
             return Err(fault(format!("the array is {found}, {ty} was expected")));
         }
-        let bytes = arcane_tensor::element_count(&ty.shape).and_then(|n| n.checked_mul(ty.dtype.size()));
-        let Some(bytes) = bytes.filter(|&b| b as u64 == size) else {
+        let bits = arcane_tensor::element_count(&ty.shape).and_then(|n| n.checked_mul(ty.dtype.bits()));
+        let wanted = bits.map(|b| b.div_ceil(8));
+        let Some(wanted) = wanted.filter(|&b| size == 0 || b as u64 == size) else {
             return Err(fault(format!("the array has {size} bytes, {ty} was expected")));
         };
-        if start < end || start.checked_add(size).is_none_or(|last| last > self.length) {
-            let what = format!(
-                "the array is at {start} and has {size} bytes, between {end} and {} was expected",
-                self.length
-            );
+        let (unused, expected) = (u64_at(record, 24), (8 * wanted - bits.unwrap_or(0)) as u64);
+        if ty.dtype.is_sub_byte() && unused != 0 && unused != expected {
+            let what = format!("the array has {unused} unused bits at its end, {expected} were expected");
             return Err(fault(what));
         }
-        let mut data = vec![0; bytes];
-        self.read(start, &mut data)?;
-        Tensor::from_bytes(ty.dtype, &ty.shape, &data).map_err(|e| fault(e.to_string()))
-    }
-
-    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), BlobError> {
-        let file = match &self.source {
-            Source::File(file) => file,
-            Source::Memory(bytes) => {
-                into.copy_from_slice(&bytes[at as usize..at as usize + into.len()]);
-                return Ok(());
-            }
+        let end = offset + ALIGNMENT as u64;
+        let data = usize::try_from(start).ok().filter(|_| start >= end);
+        let data = data.and_then(|at| bytes.get(at..at.checked_add(wanted)?));
+        let Some(data) = data else {
+            let what = format!(
+                "the array is at {start} and has {wanted} bytes, between {end} and {} was expected",
+                bytes.len()
+            );
+            return Err(fault(what));
         };
-        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(into));
-        done.map_err(|source| BlobError::Io { path: self.path.clone(), doing: "read", source })
+        Ok(data)
     }
 }
 
 /// The types that have a code.
-const TYPES: [DType; 9] = [
+const TYPES: [DType; 15] = [
     DType::F16,
     DType::F32,
     DType::U8,
@@ -275,6 +304,12 @@ const TYPES: [DType; 9] = [
     DType::U16,
     DType::I32,
     DType::U32,
+    DType::I4,
+    DType::U1,
+    DType::U2,
+    DType::U4,
+    DType::U3,
+    DType::U6,
 ];
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -5,7 +5,7 @@
     reason = "every method that appends an op gives a BuildError for an ill-typed one"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
@@ -49,15 +49,19 @@ impl Builder {
             operations: Vec::new(),
             outputs: Vec::new(),
             aliases: Vec::new(),
+            attributes: Vec::new(),
+            attributes_of: BTreeMap::new(),
         };
         Self { function, scopes: Vec::new(), scalars: HashMap::new() }
     }
 
-    /// Goes on with a function: its values keep their ids, its outputs and aliases are dropped.
+    /// Goes on with a function: its values keep their ids, its outputs, aliases and attributes are dropped.
     pub fn extend(function: &Function) -> Self {
         let mut function = function.clone();
         function.outputs.clear();
         function.aliases.clear();
+        function.attributes.clear();
+        function.attributes_of.clear();
         Self { function, scopes: Vec::new(), scalars: HashMap::new() }
     }
 

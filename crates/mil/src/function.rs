@@ -1,8 +1,10 @@
 //! Programs, functions and their values.
 
+use std::collections::BTreeMap;
+
 use arcane_tensor::{DType, element_count};
 
-use crate::Op;
+use crate::{Attribute, Op};
 
 /// The dtype and shape of a value. An empty shape is a scalar.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +158,10 @@ pub struct Function {
     pub(crate) operations: Vec<Operation>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) aliases: Vec<Alias>,
+    /// Attributes of its own, and of operations by their index, that mean nothing here. They are for the writer: what makes a new
+    /// function of this one leaves them out.
+    pub(crate) attributes: Vec<Attribute>,
+    pub(crate) attributes_of: BTreeMap<usize, Vec<Attribute>>,
 }
 
 impl Function {
@@ -214,6 +220,16 @@ impl Function {
         &self.aliases
     }
 
+    /// Its own attributes that mean nothing here.
+    pub fn attributes(&self) -> &[Attribute] {
+        &self.attributes
+    }
+
+    /// The attributes of an operation, by its index, that mean nothing here.
+    pub fn attributes_of(&self, operation: usize) -> &[Attribute] {
+        self.attributes_of.get(&operation).map_or(&[], Vec::as_slice)
+    }
+
     /// For each value the index of the operation that defines it; `None` for parameters.
     pub fn definitions(&self) -> Vec<Option<usize>> {
         let mut found = vec![None; self.values.len()];
@@ -231,9 +247,16 @@ impl Function {
 pub struct Program {
     /// The functions; names are unique.
     pub functions: Vec<Function>,
+    /// Attributes that mean nothing here, such as what says who wrote the program.
+    pub attributes: Vec<Attribute>,
 }
 
 impl Program {
+    /// A program without attributes.
+    pub fn new(functions: Vec<Function>) -> Self {
+        Self { functions, attributes: Vec::new() }
+    }
+
     /// The function of a name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|f| f.name == name)

@@ -2,7 +2,7 @@
 
 use arcane_tensor::{DType, element_count};
 
-use crate::{Op, Reduce, TensorType, Unary, ValueId};
+use crate::{Op, Reduce, StateOp, TensorType, Unary, ValueId};
 
 /// Why an op is ill-typed. The message names the operands' types and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +13,11 @@ macro_rules! ensure {
     ($cond:expr, $($arg:tt)*) => { if !$cond { return Err(TypeError(format!($($arg)*))); } };
 }
 
+mod constexpr;
 mod convolution;
+mod pool;
+mod quantize;
+mod recurrent;
 
 /// The shape that two operands broadcast to, as in numpy; `None` if they do not.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
@@ -87,6 +91,19 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
         }
         Op::Convolution(c) => {
             convolution::convolution(c, types(c.x), types(c.weight), c.bias.map(&types)).map(|t| vec![t])
+        }
+        Op::TransposedConvolution(c) => {
+            convolution::transposed(c, types(c.x), types(c.weight), c.bias.map(&types)).map(|t| vec![t])
+        }
+        Op::Pool(p) => pool::pool(p, types(p.x)).map(|t| vec![t]),
+        Op::Quantization(q) => quantize::quantization(q, types).map(|t| vec![t]),
+        Op::Constexpr(c) => constexpr::constexpr(c, types),
+        Op::Recurrent(r) => recurrent::recurrent(r, types),
+        Op::State(StateOp::Read { state }) => Ok(vec![types(*state).clone()]),
+        Op::State(StateOp::Write { state, data }) => {
+            let (state, data) = (types(*state), types(*data));
+            ensure!(data == state, "data is {data}, {state} was expected as of the state");
+            Ok(vec![state.clone()])
         }
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(types(*query), types(*key), types(*value), attn_mask.map(&types)).map(|t| vec![t])

@@ -4,6 +4,7 @@
 //! made with a [`Builder`] or read from text by [`read()`], checked by [`verify`], printed by [`print()`] and
 //! evaluated, slowly and obviously, by [`evaluate()`].
 
+mod attribute;
 mod blob;
 mod builder;
 mod composite;
@@ -11,12 +12,14 @@ mod evaluate;
 mod function;
 mod infer;
 mod op;
+mod package;
 mod print;
 mod read;
 mod regions;
 mod rewrite;
 mod verify;
 
+pub use attribute::Attribute;
 pub use blob::{BlobError, BlobFile, BlobWriter, blob_code};
 pub use builder::{BuildError, Builder};
 pub use composite::AdamW;
@@ -25,9 +28,16 @@ pub use function::{
     Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
 };
 pub use infer::{TypeError, broadcast, infer};
+pub use op::constexpr::Constexpr;
 pub use op::convolution::Convolution;
+pub use op::pool::{Pool, PoolKind};
+pub use op::quantize::Quantization;
+pub use op::recurrent::{Activation, Back, Cell, Lstm, Recurrent, Way};
+pub use op::state::StateOp;
+pub use op::transposed::TransposedConvolution;
 pub use op::window::PadType;
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
+pub use package::{EmittedPackage, Package, PackageError, print_package, write_package};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};
 pub use regions::{HeadGradient, Recognised, Region, ScoreMask, number_of, regions};

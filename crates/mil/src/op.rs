@@ -3,14 +3,26 @@
 //! Families of element-wise ops that share one type rule are one variant with a kind; every other op is a variant of its
 //! own, or one of a family with a module of its own. Axes are stored counted from the front.
 
+pub(crate) mod constexpr;
 pub(crate) mod convolution;
+pub(crate) mod pool;
+pub(crate) mod quantize;
+pub(crate) mod recurrent;
+pub(crate) mod state;
+pub(crate) mod transposed;
 pub(crate) mod window;
 
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
 
+use self::constexpr::Constexpr;
 use self::convolution::Convolution;
+use self::pool::Pool;
+use self::quantize::Quantization;
+use self::recurrent::Recurrent;
+use self::state::StateOp;
+use self::transposed::TransposedConvolution;
 use crate::ValueId;
 
 /// Element-wise ops of one operand; the result has the operand's type.
@@ -202,6 +214,18 @@ pub enum Op {
     },
     /// See [`Convolution`].
     Convolution(Convolution),
+    /// See [`TransposedConvolution`].
+    TransposedConvolution(TransposedConvolution),
+    /// See [`Pool`].
+    Pool(Pool),
+    /// See [`Quantization`].
+    Quantization(Quantization),
+    /// See [`Constexpr`].
+    Constexpr(Constexpr),
+    /// See [`Recurrent`].
+    Recurrent(Recurrent),
+    /// See [`StateOp`].
+    State(StateOp),
     /// softmax(Q·Kᵀ/√E + mask)·V with query `[B, .., L, E]`, key `[B, .., S, E]`, value `[B, .., S, F]`, equal batch
     /// dimensions; a `bool` mask keeps where true, a float mask is added.
     ScaledDotProductAttention {
@@ -404,6 +428,12 @@ impl Op {
             Self::Matmul { .. } => "matmul",
             Self::Linear { .. } => "linear",
             Self::Convolution(_) => "conv",
+            Self::TransposedConvolution(_) => "conv_transpose",
+            Self::Pool(p) => p.name(),
+            Self::Quantization(q) => q.name(),
+            Self::Constexpr(c) => c.name(),
+            Self::Recurrent(r) => r.name(),
+            Self::State(s) => s.name(),
             Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
             Self::Gather { .. } => "gather",
             Self::GatherAlongAxis { .. } => "gather_along_axis",
@@ -465,6 +495,12 @@ impl Op {
                 }
             }
             Self::Convolution(c) => c.for_each_operand(&mut f),
+            Self::TransposedConvolution(c) => c.for_each_operand(&mut f),
+            Self::Pool(p) => f(&mut p.x),
+            Self::Quantization(q) => q.for_each_operand(&mut f),
+            Self::Constexpr(c) => c.for_each_operand(&mut f),
+            Self::Recurrent(r) => r.for_each_operand(&mut f),
+            Self::State(s) => s.for_each_operand(&mut f),
             Self::ScaledDotProductAttention { query, key, value, attn_mask } => {
                 f(query);
                 f(key);

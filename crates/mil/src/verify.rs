@@ -4,7 +4,12 @@ use std::collections::HashSet;
 
 use arcane_tensor::{element_count, round_to};
 
-use crate::{Function, Op, Operation, TypeError, ValueId, infer};
+use crate::{Function, Op, Operation, Opset, TypeError, ValueId, infer, op};
+
+pub(crate) mod state;
+
+/// The largest rank of values, but for those that compressed weights are made of.
+const MAX_RANK: usize = 5;
 
 /// How strict the verifier is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +48,16 @@ pub enum VerifyError {
 /// Checks a function:
 /// 1. every operand is a parameter or the result of an earlier op; every value is defined exactly once;
 /// 2. every op is well-typed and its results have the types that [`infer`] gives;
-/// 3. ranks are at most 5 and the size in bytes of every value can be addressed;
+/// 3. ranks are at most 5 and types have a byte or more, but for the operands and results of [`crate::Constexpr`]; the size in
+///    bytes of every value can be addressed;
 /// 4. names of parameters and outputs are not empty and unique together;
 /// 5. outputs are results of ops, each value at most one output;
 /// 6. aliases name existing ports of equal type, each output and each parameter at most once;
 /// 7. numbers inside ops fit their type: an ε is finite, the value of `fill` is an integer or bool where its dtype is;
-/// 8. *strict*: the weight and bias of `linear` are constants, so is the bias of `conv`, and its weight where it is dilated.
+/// 8. states are parameters of the role [`crate::Role::State`]; each is read and written as [`crate::StateOp`] says;
+/// 9. *strict*: operands that MIL wants constant are: those of [`crate::Constexpr`], weight and bias of `linear` and of
+///    recurrences, scale and zero point, the weight of a dilated `conv`; before ios17 any bias, and the weight of
+///    `conv_transpose`.
 ///
 /// # Errors
 /// [`VerifyError`] names the first invariant found broken, and where.
@@ -58,9 +67,22 @@ pub fn verify(function: &Function, strictness: Strictness) -> Result<(), VerifyE
     for p in &function.parameters {
         define(function, &mut defined, p.value).map_err(invariant)?;
     }
+    if strictness == Strictness::Strict {
+        for p in &function.parameters {
+            compressed_only(function, p.value, "parameter").map_err(invariant)?;
+        }
+    }
     let mut constant = vec![false; function.values.len()];
+    let mut states = state::States::new(function);
     for operation in &function.operations {
         operation_holds(function, operation, &mut defined)?;
+        states.operation(operation).map_err(|what| {
+            invariant(format!(
+                "{} at `{}`: {what}",
+                operation.op.name(),
+                function.value(operation.results[0]).path
+            ))
+        })?;
         if strictness == Strictness::Strict {
             constants_hold(function, operation, &mut constant)?;
         }
@@ -68,7 +90,20 @@ pub fn verify(function: &Function, strictness: Strictness) -> Result<(), VerifyE
     if let Some(i) = defined.iter().position(|d| !d) {
         return Err(invariant(format!("value {i} `{}` is never defined", function.values[i].path)));
     }
-    ports_hold(function).map_err(invariant)
+    ports_hold(function).and_then(|()| state::hold(function)).map_err(invariant)
+}
+
+/// Refuses a value that only compressed weights may have. `what` it is.
+fn compressed_only(function: &Function, v: ValueId, what: &str) -> Result<(), String> {
+    let info = function.value(v);
+    if info.ty.dtype.is_sub_byte() || info.ty.shape.len() > MAX_RANK {
+        let name = &info.path;
+        return Err(format!(
+            "the {what} `{name}` is {}, a type of a byte or more and rank {MAX_RANK} or less was expected",
+            info.ty
+        ));
+    }
+    Ok(())
 }
 
 fn define(function: &Function, defined: &mut [bool], v: crate::ValueId) -> Result<(), String> {
@@ -79,8 +114,9 @@ fn define(function: &Function, defined: &mut [bool], v: crate::ValueId) -> Resul
     if std::mem::replace(slot, true) {
         return Err(format!("value {} `{}` is defined twice", v.index(), info.path));
     }
-    if info.ty.shape.len() > 5 {
-        return Err(format!("`{}` has rank {}, at most 5 was expected", info.path, info.ty.shape.len()));
+    if info.ty.shape.len() > op::constexpr::MAX_RANK {
+        let most = op::constexpr::MAX_RANK;
+        return Err(format!("`{}` has rank {}, at most {most} was expected", info.path, info.ty.shape.len()));
     }
     let bytes = element_count(&info.ty.shape).and_then(|n| n.checked_mul(info.ty.dtype.size()));
     if bytes.is_none_or(|b| isize::try_from(b).is_err()) {
@@ -113,6 +149,14 @@ fn operation_holds(
             return Err(invariant(what));
         }
     }
+    let is_compressed = matches!(operation.op, Op::Constexpr(_));
+    if !is_compressed {
+        let operands = operation.op.operands();
+        let fault = operands.into_iter().find_map(|v| compressed_only(function, v, "operand").err());
+        if let Some(what) = fault {
+            return Err(ill_typed(TypeError(what)));
+        }
+    }
     let types = infer(&operation.op, |v| function.ty(v)).map_err(ill_typed)?;
     if types.len() != operation.results.len() {
         let what = format!("{} at `{}` has {} results", operation.op.name(), path(), operation.results.len());
@@ -124,6 +168,9 @@ fn operation_holds(
             let what = format!("declared {}, the op gives {inferred}", function.ty(r));
             return Err(ill_typed(TypeError(what)));
         }
+        if !is_compressed && !matches!(operation.op, Op::Const(_)) {
+            compressed_only(function, r, "result").map_err(|what| ill_typed(TypeError(what)))?;
+        }
     }
     Ok(())
 }
@@ -134,21 +181,36 @@ fn constants_hold(
     operation: &Operation,
     constant: &mut [bool],
 ) -> Result<(), VerifyError> {
+    let old = function.opset < Opset::Ios17;
     let wanted: Vec<(ValueId, &str)> = match &operation.op {
-        Op::Const(_) => {
-            operation.results.iter().for_each(|r| constant[r.index()] = true);
-            return Ok(());
-        }
+        Op::Const(_) => Vec::new(),
+        Op::Constexpr(_) => operation.op.operands().into_iter().map(|v| (v, "an operand")).collect(),
         Op::Linear { weight, bias, .. } => {
             std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias"))).collect()
         }
         Op::Convolution(c) => {
             let dilated = c.dilations.iter().any(|&d| d > 1);
             let weight = dilated.then_some((c.weight, "weight"));
-            weight.into_iter().chain(c.bias.map(|b| (b, "bias"))).collect()
+            weight.into_iter().chain(c.bias.filter(|_| old).map(|b| (b, "bias"))).collect()
         }
-        _ => return Ok(()),
+        Op::TransposedConvolution(c) if old => {
+            std::iter::once((c.weight, "weight")).chain(c.bias.map(|b| (b, "bias"))).collect()
+        }
+        Op::Quantization(q) => {
+            let (scale, zero_point) = q.scale();
+            std::iter::once((scale, "scale")).chain(zero_point.map(|z| (z, "zero_point"))).collect()
+        }
+        Op::Recurrent(r) => r.constants().into_iter().map(|(name, v)| (v, name)).collect(),
+        _ => Vec::new(),
     };
+    let follows = match operation.op {
+        Op::Const(_) | Op::Constexpr(_) => true,
+        Op::Cast { x, .. } => constant[x.index()],
+        _ => false,
+    };
+    if follows {
+        operation.results.iter().for_each(|r| constant[r.index()] = true);
+    }
     let Some((_, name)) = wanted.into_iter().find(|(v, _)| !constant[v.index()]) else { return Ok(()) };
     let what = format!("{name} is a run-time value, a constant was expected");
     Err(VerifyError::Type {
@@ -176,6 +238,7 @@ fn ports_hold(function: &Function) -> Result<(), String> {
         if o.value.index() >= function.values.len() {
             return Err(format!("output `{}` does not exist", o.name));
         }
+        compressed_only(function, o.value, "output")?;
         if is_parameter[o.value.index()] || !returned.insert(o.value) {
             return Err(format!("output `{}` is a parameter or another output, insert an identity", o.name));
         }

@@ -32,7 +32,8 @@ pub use error::LoadError;
 pub use export::{ExportError, write_gguf, write_hugging_face, write_llama2c};
 pub use init::{initialize, initialize_parameter};
 pub use llama::{
-    Init, ParameterMap, ParameterSpec, StepShape, declare_parameters, hidden_states, loss, parameters, step,
+    Init, ParameterMap, ParameterSpec, StepShape, declare_parameters, hidden_states, inference, loss,
+    parameters, step,
 };
 pub use llama2c::Llama2cVersion;
 pub use preset::{preset, preset_names};

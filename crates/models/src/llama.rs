@@ -182,6 +182,21 @@ fn trunk(
     norm(f, config, "norm", h, params.get(FINAL_NORM))
 }
 
+/// A function `main` that takes the tokens of a text at positions 0 to S−1, `tokens` int32 `[1, S]`, and gives the logits of what
+/// follows each, `logits` fp32 `[1, S, V]`; the weights are parameters as [`declare_parameters`] has them.
+///
+/// # Errors
+/// If the sizes overflow: a bug of the caller, who checks them against the model's.
+pub fn inference(config: &LlamaConfig, seq: usize) -> Result<Function, BuildError> {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let params = declare_parameters(&mut f, config);
+    let tokens = f.parameter("tokens", TensorType::new(DType::I32, &[1, seq]), Role::Batch);
+    let h = hidden_states(&mut f, config, &params, tokens)?;
+    let logits = project(&mut f, h, head(config, &params), "logits")?;
+    f.output("logits", logits);
+    Ok(f.finish())
+}
+
 /// The sizes of a [`step`] of generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepShape {

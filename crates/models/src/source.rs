@@ -1,7 +1,9 @@
 //! One way to open a model, whatever its files are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use arcane_mil::{Function, Rewriter};
 use arcane_tensor::{FileError, GgufFile};
 
 use crate::gguf_tokenizer::tokenizer_json;
@@ -70,6 +72,28 @@ impl Source {
     /// The parameters in the order of [`crate::parameters`].
     pub fn parameters(&self) -> impl ExactSizeIterator<Item = Parameter<'_>> {
         self.weights.parameters()
+    }
+
+    /// A function of this model with its weights as constants, each in the type of the parameter that it takes the place of.
+    pub fn with_weights(&self, function: &Function) -> Function {
+        let weights: BTreeMap<&str, Parameter<'_>> = self.parameters().map(|p| (p.name(), p)).collect();
+        let mut rewriter = Rewriter::new(function);
+        // Parameters are values before all others.
+        let (weighed, others): (Vec<_>, Vec<_>) =
+            function.parameters().iter().partition(|p| weights.contains_key(p.name.as_str()));
+        for p in others {
+            let new = rewriter.builder.parameter(&p.name, function.ty(p.value).clone(), p.role);
+            rewriter.set(p.value, new);
+        }
+        for p in weighed {
+            let tensor = weights[p.name.as_str()].to_f32().cast(function.ty(p.value).dtype);
+            let new = rewriter.builder.constant(&p.name, tensor);
+            rewriter.set(p.value, new);
+        }
+        for operation in function.operations() {
+            rewriter.copy(operation);
+        }
+        rewriter.finish()
     }
 
     /// The tokenizer's file: `tokenizer.json`, else `tokenizer.bin`, in the folder or beside the file; for a `.bin` also

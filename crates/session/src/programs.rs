@@ -159,7 +159,7 @@ impl Programs {
             let tensor = buffer.view(function.ty(parameter.value))?.to_tensor()?;
             tensors.insert(port, Arc::new(tensor));
         }
-        Ok(Program { functions: vec![with_constants(function, |name| tensors.get(name).cloned())] })
+        Ok(Program::new(vec![with_constants(function, |name| tensors.get(name).cloned())]))
     }
 }
 

@@ -19,13 +19,23 @@ pub enum DType {
     U16,
     U32,
     U64,
+    U1,
+    U2,
+    U3,
+    U4,
+    U6,
+    I4,
 }
 
 impl DType {
-    /// Bytes that one element takes.
+    /// The types of less than a byte. Only compressed weights have them; in memory each element takes a byte.
+    pub const SUB_BYTE: [Self; 6] = [Self::U1, Self::U2, Self::U3, Self::U4, Self::U6, Self::I4];
+
+    /// Bytes that one element takes in memory.
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
+            Self::U1 | Self::U2 | Self::U3 | Self::U4 | Self::U6 | Self::I4 => 1,
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F64 | Self::I64 | Self::U64 => 8,
@@ -48,6 +58,37 @@ impl DType {
             Self::U16 => "uint16",
             Self::U32 => "uint32",
             Self::U64 => "uint64",
+            Self::U1 => "uint1",
+            Self::U2 => "uint2",
+            Self::U3 => "uint3",
+            Self::U4 => "uint4",
+            Self::U6 => "uint6",
+            Self::I4 => "int4",
+        }
+    }
+
+    /// Bits that one element takes in a weight file.
+    pub const fn bits(self) -> usize {
+        match self {
+            Self::U1 => 1,
+            Self::U2 => 2,
+            Self::U3 => 3,
+            Self::U4 | Self::I4 => 4,
+            Self::U6 => 6,
+            _ => 8 * self.size(),
+        }
+    }
+
+    /// Whether an element has less than eight bits (`bool` has eight).
+    pub const fn is_sub_byte(self) -> bool {
+        self.bits() < 8
+    }
+
+    /// The smallest and the largest value of a type of less than a byte.
+    pub(crate) const fn sub_byte_range(self) -> [i8; 2] {
+        match self {
+            Self::I4 => [-8, 7],
+            _ => [0, (1 << self.bits()) - 1],
         }
     }
 
@@ -85,6 +126,10 @@ pub fn round_to(dtype: DType, x: f64) -> f64 {
         DType::U16 => f64::from(x as u16),
         DType::U32 => f64::from(x as u32),
         DType::U64 => (x as u64) as f64,
+        DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+            let [low, high] = dtype.sub_byte_range();
+            f64::from((x as i8).clamp(low, high))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::{DType, dtype::sticky};
+use crate::{DType, dtype::sticky, round_to};
 
 /// A Rust type that is the element of a tensor.
 pub trait Element: Copy + PartialEq + Send + Sync + std::fmt::Debug + bytemuck::NoUninit + 'static {
@@ -28,17 +28,21 @@ macro_rules! elements {
     ($($variant:ident $ty:ty, $zero:expr, $from:expr, $to:expr;)*) => {
         /// The elements of a tensor.
         #[derive(Clone, Debug, PartialEq)]
-        #[allow(missing_docs, reason = "one variant a dtype")]
-        pub enum Data { $($variant(Vec<$ty>)),* }
+        #[allow(missing_docs, reason = "one variant a dtype, but for those of less than a byte")]
+        pub enum Data {
+            $($variant(Vec<$ty>),)*
+            /// Elements of a type of less than a byte, each in a byte of its own and in its type's range.
+            SubByte(DType, Vec<i8>),
+        }
 
         impl Data {
             /// The type of the elements.
             pub fn dtype(&self) -> DType {
-                match self { $(Self::$variant(_) => DType::$variant),* }
+                match self { $(Self::$variant(_) => DType::$variant,)* Self::SubByte(dtype, _) => *dtype }
             }
             /// How many elements there are.
             pub fn len(&self) -> usize {
-                match self { $(Self::$variant(v) => v.len()),* }
+                match self { $(Self::$variant(v) => v.len(),)* Self::SubByte(_, v) => v.len() }
             }
             /// Whether there are none.
             pub fn is_empty(&self) -> bool {
@@ -46,19 +50,31 @@ macro_rules! elements {
             }
             /// `n` zeros of a type.
             pub fn zeros(dtype: DType, n: usize) -> Self {
-                match dtype { $(DType::$variant => Self::$variant(vec![$zero; n])),* }
+                match dtype {
+                    $(DType::$variant => Self::$variant(vec![$zero; n]),)*
+                    DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+                        Self::SubByte(dtype, vec![0; n])
+                    }
+                }
             }
             /// Each value rounded to the type.
             pub fn from_f64s(dtype: DType, values: &[f64]) -> Self {
-                match dtype { $(DType::$variant => Self::$variant(values.iter().map(|&x| <$ty as Element>::from_f64(x)).collect())),* }
+                match dtype {
+                    $(DType::$variant => {
+                        Self::$variant(values.iter().map(|&x| <$ty as Element>::from_f64(x)).collect())
+                    })*
+                    DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+                        Self::SubByte(dtype, values.iter().map(|&x| round_to(dtype, x) as i8).collect())
+                    }
+                }
             }
             /// The bytes in memory order.
             pub fn bytes(&self) -> &[u8] {
-                match self { $(Self::$variant(v) => bytemuck::cast_slice(v)),* }
+                match self { $(Self::$variant(v) => bytemuck::cast_slice(v),)* Self::SubByte(_, v) => bytemuck::cast_slice(v) }
             }
             /// One element as `f64`.
             pub fn get(&self, i: usize) -> f64 {
-                match self { $(Self::$variant(v) => v[i].to_f64()),* }
+                match self { $(Self::$variant(v) => v[i].to_f64(),)* Self::SubByte(_, v) => f64::from(v[i]) }
             }
         }
 

@@ -135,7 +135,7 @@ pub fn write_atomically(
 }
 
 /// Makes a folder so that a reader sees either nothing or all of it, also after a crash: a temporary folder beside `path`
-/// is filled, synchronised to the disk and renamed. `fill` writes files, no folders, into the path that it is given.
+/// is filled, synchronised to the disk and renamed. `fill` writes files and folders into the path that it is given.
 ///
 /// # Errors
 /// [`FileError::Exists`] if there is anything but an empty folder at `path`; [`FileError::Io`]; what `fill` says. Nothing is
@@ -167,16 +167,26 @@ pub fn write_folder_atomically<E: From<FileError>>(
     let temporary = builder.tempdir_in(parent).map_err(FileError::io(path, "create"))?;
     fill(temporary.path())?;
     let finish = || {
-        for entry in fs::read_dir(temporary.path())? {
-            File::open(entry?.path())?.sync_all()?;
-        }
-        sync_folder(temporary.path())?;
+        sync_all(temporary.path())?;
         fs::rename(temporary.path(), &target)
     };
     finish().map_err(FileError::io(path, "write"))?;
     // It has moved: there is nothing left to clean up.
     let _ = temporary.keep();
     Ok(sync_folder(parent).map_err(FileError::io(path, "synchronise the folder of"))?)
+}
+
+/// Makes a folder and all in it durable.
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
 }
 
 fn write_through(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

@@ -190,6 +190,9 @@ fn descr_of(dtype: DType) -> Result<&'static str, NpyError> {
         DType::F32 => "<f4",
         DType::F64 => "<f8",
         DType::Bf16 => return Err(NpyError::Dtype("bf16".into(), "npy has no such type; cast to fp32")),
+        DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+            return Err(NpyError::Dtype(dtype.name().into(), "npy has no such type; cast to int8 or uint8"));
+        }
     })
 }
 

@@ -280,6 +280,9 @@ fn name_of(dtype: DType) -> &'static str {
         DType::U16 => "U16",
         DType::U32 => "U32",
         DType::U64 => "U64",
+        // The format has no types of less than a byte: each element keeps the byte that it has in memory.
+        DType::I4 => "I8",
+        DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 => "U8",
     }
 }
 

@@ -1,5 +1,7 @@
 //! The tensor itself.
 
+use std::borrow::Cow;
+
 use crate::{DType, Data, Element};
 
 /// What can be wrong with the parts of a tensor.
@@ -89,8 +91,58 @@ impl Tensor {
             DType::U16 => pod::<u16>(bytes),
             DType::U32 => pod::<u32>(bytes),
             DType::U64 => pod::<u64>(bytes),
+            DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+                let [low, high] = dtype.sub_byte_range();
+                let values: Vec<i8> = bytemuck::allocation::pod_collect_to_vec(bytes);
+                if let Some(bad) = values.iter().find(|&v| !(low..=high).contains(v)) {
+                    return Err(TensorError::Bytes { dtype, what: format!("{bad} is not {low} to {high}") });
+                }
+                Data::SubByte(dtype, values)
+            }
         };
         Self::from_data(shape, data)
+    }
+
+    /// A tensor from elements packed without gaps, the first in the lowest bits of the first byte, as weight files have them.
+    /// Types of whole bytes are their bytes.
+    ///
+    /// # Errors
+    /// [`TensorError::Bytes`] if there are not ⌈elements · bits / 8⌉ bytes; as [`Tensor::from_bytes`].
+    pub fn from_packed(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Self, TensorError> {
+        if !dtype.is_sub_byte() {
+            return Self::from_bytes(dtype, shape, bytes);
+        }
+        let n = element_count(shape).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))?;
+        let bits = dtype.bits();
+        if n.checked_mul(bits).map(|b| b.div_ceil(8)) != Some(bytes.len()) {
+            let what = format!("{} bytes for {n} elements of {bits} bits", bytes.len());
+            return Err(TensorError::Bytes { dtype, what });
+        }
+        let element = |i: usize| {
+            let (byte, shift) = (i * bits / 8, i * bits % 8);
+            let next = bytes.get(byte + 1).copied().unwrap_or(0);
+            let value = (u16::from_le_bytes([bytes[byte], next]) >> shift) & ((1 << bits) - 1);
+            // The sign of int4 is its highest bit.
+            if dtype == DType::I4 { ((value << 4) as u8 as i8) >> 4 } else { value as i8 }
+        };
+        Self::from_data(shape, Data::SubByte(dtype, (0..n).map(element).collect()))
+    }
+
+    /// The elements packed as [`Tensor::from_packed`] takes them; the bits after the last are 0.
+    pub fn packed(&self) -> Cow<'_, [u8]> {
+        let Data::SubByte(dtype, values) = &self.data else { return Cow::Borrowed(self.bytes()) };
+        let bits = dtype.bits();
+        let mut bytes = vec![0; (values.len() * bits).div_ceil(8)];
+        for (i, &v) in values.iter().enumerate() {
+            let (byte, shift) = (i * bits / 8, i * bits % 8);
+            let value = u16::from(v as u8) & ((1 << bits) - 1);
+            let [low, high] = (value << shift).to_le_bytes();
+            bytes[byte] |= low;
+            if high != 0 {
+                bytes[byte + 1] |= high;
+            }
+        }
+        Cow::Owned(bytes)
     }
 
     /// A rank-0 tensor.
@@ -182,5 +234,35 @@ impl std::fmt::Debug for Tensor {
         let head: Vec<f64> = (0..self.len().min(8)).map(|i| self.get(i)).collect();
         let more = if self.len() > 8 { ", ..." } else { "" };
         write!(f, "tensor<{}, {:?}>({head:?}{more})", self.dtype(), self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tensor;
+    use crate::DType;
+
+    #[test]
+    fn elements_of_less_than_a_byte_are_packed_from_the_lowest_bit() {
+        let vectors: [(DType, &[f64], &[u8]); 6] = [
+            (DType::I4, &[-8.0, 7.0, 1.0], &[0x78, 0x01]),
+            (DType::U1, &[0.0, 1.0, 0.0, 1.0, 0.0], &[0x0a]),
+            (DType::U2, &[0.0, 1.0, 2.0, 3.0, 0.0], &[0xe4, 0x00]),
+            (DType::U3, &[0.0, 1.0, 2.0, 3.0, 4.0], &[0x88, 0x46]),
+            (DType::U4, &[0.0, 1.0, 2.0, 3.0, 4.0], &[0x10, 0x32, 0x04]),
+            (DType::U6, &[0.0, 1.0, 2.0, 3.0, 4.0], &[0x40, 0x20, 0x0c, 0x04]),
+        ];
+        for (dtype, values, packed) in vectors {
+            let tensor = Tensor::from_f64s(dtype, &[values.len()], values).unwrap();
+            assert_eq!(*tensor.packed(), *packed, "{dtype}");
+            assert_eq!(Tensor::from_packed(dtype, &[values.len()], packed).unwrap(), tensor);
+            assert!(Tensor::from_packed(dtype, &[values.len() + 8], packed).is_err());
+            assert!(Tensor::from_bytes(dtype, &[1], &[200]).is_err());
+        }
+        let ends = Tensor::from_f64s(DType::I4, &[2], &[-100.0, 100.0]).unwrap();
+        assert_eq!(ends.to_f64s(), [-8.0, 7.0]);
+        let all: Vec<f64> = (0..64).map(f64::from).collect();
+        let six = Tensor::from_f64s(DType::U6, &[8, 8], &all).unwrap();
+        assert_eq!(Tensor::from_packed(DType::U6, &[8, 8], &six.packed()).unwrap(), six);
     }
 }

@@ -23,7 +23,13 @@ pub(super) fn element_type(site: &Site<'_>) -> Option<Finding> {
         | DType::U8
         | DType::U16
         | DType::U32
-        | DType::U64 => false,
+        | DType::U64
+        | DType::U1
+        | DType::U2
+        | DType::U3
+        | DType::U4
+        | DType::U6
+        | DType::I4 => false,
     };
     let ty = site.activations().find(|ty| !allowed(ty.dtype))?;
     Some(Finding::new("fp16, and bool inside a program", ty))

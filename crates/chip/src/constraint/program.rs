@@ -88,7 +88,11 @@ pub(super) fn depth(chip: &Chip, function: &Function) -> Option<Finding> {
         let before = operation.op.operands().into_iter().map(|v| depths[v.index()]).max();
         let product = matches!(
             operation.op,
-            Op::Linear { .. } | Op::Convolution(_) | Op::Matmul { .. } | Op::ScaledDotProductAttention { .. }
+            Op::Linear { .. }
+                | Op::Convolution(_)
+                | Op::TransposedConvolution(_)
+                | Op::Matmul { .. }
+                | Op::ScaledDotProductAttention { .. }
         );
         for r in &operation.results {
             depths[r.index()] = before.unwrap_or(0) + usize::from(product);

@@ -88,11 +88,23 @@ impl Work {
                 work.positions = result.len() as f64 / result.shape[1].max(1) as f64;
                 true
             }
+            Op::TransposedConvolution(c) => {
+                let (x, weight) = (ty(c.x), ty(c.weight));
+                let taps: usize = weight.shape[1..].iter().product();
+                work.flops = 2.0 * x.len() as f64 * taps as f64;
+                work.positions = x.len() as f64 / x.shape[1].max(1) as f64;
+                true
+            }
             Op::ScaledDotProductAttention { query, key, value, .. } => {
                 work.attention(ty(*query), ty(*key), ty(*value));
                 true
             }
-            Op::Unary { .. }
+            Op::Pool(_)
+            | Op::Quantization(_)
+            | Op::Constexpr(_)
+            | Op::Recurrent(_)
+            | Op::State(_)
+            | Op::Unary { .. }
             | Op::Cast { .. }
             | Op::Binary { .. }
             | Op::Compare { .. }

@@ -56,6 +56,7 @@ fn a_model_in_any_format_is_trained_on() {
 fn what_cannot_be_converted_is_refused_and_nothing_written() {
     let place = Place::new();
     place.write("there", b"old");
+    place.write("p.mil", b"program(1.3) { func main<ios18>(bool x) { bool y = identity(x = x); } -> (y); }");
     place.write("noise.gguf", b"GGUF but not much more");
     fs::create_dir(place.path("full")).unwrap();
     place.write("full/file", b"old");
@@ -74,7 +75,27 @@ fn what_cannot_be_converted_is_refused_and_nothing_written() {
         (&["noise.gguf", "new", "--to", "hf"], "noise.gguf: not a valid GGUF file: "),
         (&["tokens.bin", "new", "--to", "hf"], "tokens.bin: "),
         (&["model", "none/new", "--to", "bin"], "none/new: cannot create"),
-        (&["model", "new", "--to", "mlpackage"], "possible values: hf, bin, gguf"),
+        (&["model", "new", "--to", "onnx"], "possible values: hf, bin, gguf, mlpackage, mil"),
+        (&["model", "there", "--to", "mlpackage"], "there: exists already; a new path or an empty folder"),
+        (&["model", "full", "--to", "mil"], "full: exists already; a new path or an empty folder"),
+        (
+            &["model", "new", "--to", "mlpackage", "--dtype", "bf16"],
+            "--dtype: a program computes in fp32 or fp16",
+        ),
+        (
+            &["model", "new", "--to", "mlpackage", "--seq", "100000"],
+            "--seq: 100000 tokens, at most the model's context",
+        ),
+        (&["model", "new", "--to", "hf", "--seq", "4"], "--seq: only a program takes a number of tokens"),
+        (&["p.mil", "new", "--to", "hf"], "p.mil: it is a program, expected --to mlpackage or mil"),
+        (
+            &["p.mil", "new", "--to", "mil", "--seq", "4"],
+            "p.mil: it is a program, which keeps its types and shapes",
+        ),
+        (
+            &["p.mil", "new", "--to", "mlpackage"],
+            "p.mil: main: parameter `x`: Core ML has no input or output of type bool",
+        ),
         (&["model", "new", "--to", "bin", "--dtype", "fp16"], "--dtype: a .bin holds fp32 alone"),
         (&["model", "new", "--to", "hf", "--dtype", "q8_0"], "--dtype: a Hugging Face folder holds no q8_0"),
         (&["model", "new", "--to", "hf", "--bin-version", "1"], "--bin-version: only a .bin has one"),

@@ -5,6 +5,8 @@ use std::path::Path;
 
 #[path = "../../../../fuzz/checks/files.rs"]
 mod files;
+#[path = "../../../../fuzz/checks/programs.rs"]
+mod programs;
 #[path = "../../../../fuzz/checks/tokenizer.rs"]
 mod tokenizer;
 
@@ -24,6 +26,16 @@ fn replay(target: &str, check: fn(&[u8])) {
 #[test]
 fn mil_text() {
     replay("mil_text", files::mil_text);
+}
+
+#[test]
+fn mlpackage() {
+    replay("mlpackage", files::mlpackage);
+}
+
+#[test]
+fn random_program() {
+    replay("random_program", programs::random_program);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod corpus;
 mod demo;
 mod generate;
 mod killed;
+mod packages;
 mod refused;
 mod run;
 mod silicon;

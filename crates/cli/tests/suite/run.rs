@@ -1,6 +1,6 @@
 //! `arcane run`.
 
-use arcane_tensor::{Tensor, read_npz, write_npz};
+use arcane_tensor::{DType, Tensor, read_npz, write_npz};
 
 use crate::support::{Place, text};
 
@@ -27,6 +27,35 @@ fn a_function_is_run_by_name_on_arrays_by_name() {
     assert_eq!((y.as_str(), s.as_str()), ("y", "s"));
     assert_eq!(doubled, &Tensor::new(&[2, 3], vec![2.0f32, 4.0, 6.0, 8.0, 10.0, 13.0]).unwrap());
     assert_eq!(sums, &Tensor::new(&[2], vec![12.0f32, 31.0]).unwrap());
+}
+
+#[test]
+fn arrays_are_of_any_type_and_rank() {
+    let place = place();
+    let types = [DType::F16, DType::F32, DType::I32, DType::Bool];
+    let (mut parameters, mut body, mut outputs, mut arrays) = (vec![], String::new(), vec![], vec![]);
+    for dtype in types {
+        for (rank, shape) in [&[][..], &[1], &[2, 0, 3], &[1, 2, 1, 2, 1]].into_iter().enumerate() {
+            let (x, y) = (format!("{dtype}_{rank}"), format!("{dtype}_{rank}_out"));
+            parameters.push(format!("tensor<{dtype}, {shape:?}> {x}"));
+            body += &format!("tensor<{dtype}, {shape:?}> {y} = identity(x = {x});\n");
+            outputs.push(y);
+            let values: Vec<f64> = (0..shape.iter().product()).map(|i| (i % 2) as f64).collect();
+            arrays.push((x, Tensor::from_f64s(dtype, shape, &values).unwrap()));
+        }
+    }
+    let (parameters, names) = (parameters.join(", "), outputs.join(", "));
+    let program = format!("program(1.0) {{ func main<ios17>({parameters}) {{ {body} }} -> ({names}); }}");
+    place.write("types.mil", program.as_bytes());
+    let named: Vec<(String, &Tensor)> = arrays.iter().map(|(n, t)| (n.clone(), t)).collect();
+    write_npz(&place.path("types.npz"), &named).unwrap();
+    place.succeed(&["run", "types.mil", "--inputs", "types.npz", "--outputs", "back.npz"]);
+    let back = read_npz(&place.path("back.npz")).unwrap();
+    assert_eq!(back.len(), arrays.len());
+    for (name, array) in &arrays {
+        let (_, same) = back.iter().find(|(n, _)| *n == format!("{name}_out")).unwrap();
+        assert_eq!(same, array, "{name}");
+    }
 }
 
 #[test]

@@ -367,7 +367,7 @@ impl Layout {
         Ok(Plan {
             format_version: FORMAT_VERSION,
             chip: chip.map(|c| c.name.clone()),
-            program: Program { functions },
+            program: Program::new(functions),
             places,
             buffers: self.buffers,
             calls,

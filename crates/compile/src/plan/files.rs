@@ -40,7 +40,7 @@ impl Plan {
         let mut files = BTreeMap::new();
         let mut programs = Vec::new();
         for (f, place) in self.program.functions.iter().zip(&self.places) {
-            let emitted = print(&Program { functions: vec![f.clone()] })?;
+            let emitted = print(&Program::new(vec![f.clone()]))?;
             let (text, weights) = program_paths(f.name());
             files.insert(text, emitted.text.into_bytes());
             if !emitted.weights.is_empty() {
@@ -95,7 +95,7 @@ impl Plan {
         Ok(Self {
             format_version: FORMAT_VERSION,
             chip: index["chip"].as_str().map(Into::into),
-            program: Program { functions },
+            program: Program::new(functions),
             places,
             buffers: buffers.ok_or_else(|| parsed("buffers"))?,
             calls: calls.ok_or_else(|| parsed("calls"))?,

@@ -82,6 +82,9 @@ unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
             DType::I32 | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => {
                 i64::from(*from.cast::<i32>().add(i))
             }
+            DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+                i64::from(*from.cast::<i8>().add(i))
+            }
         }
     }
 }

@@ -18,8 +18,12 @@ pub(crate) mod memory;
 mod microkernel;
 mod pack;
 pub(crate) mod product;
+pub(crate) mod quantize;
+pub(crate) mod recurrent;
+pub(crate) mod routine;
 pub(crate) mod silicon;
 mod skinny;
+pub(crate) mod spatial;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -88,6 +92,13 @@ pub(crate) enum Instruction {
     Gather(index::Gather),
     /// Slices or elements added or put at indices.
     Scatter(index::Scatter),
+    /// A kernel on a list of operands.
+    Routine {
+        /// Which.
+        routine: routine::Routine,
+        /// Its operands.
+        operands: Vec<Access>,
+    },
     /// A plain copy of dense bytes.
     Copy {
         /// From.
@@ -177,6 +188,7 @@ impl Instruction {
             Self::Gemm(i) => i.scratch_bytes(),
             Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
+            Self::Routine { routine, .. } => routine.scratch_bytes(),
             Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
         }
     }
@@ -192,6 +204,7 @@ impl Instruction {
             Self::CrossEntropy(_) => "cross_entropy",
             Self::Gather(_) => "gather",
             Self::Scatter(_) => "scatter",
+            Self::Routine { routine, .. } => routine.name(),
             Self::Copy { .. } => "copy",
         }
     }
@@ -207,6 +220,7 @@ impl Instruction {
             Self::CrossEntropy(i) => i.run(context),
             Self::Gather(i) => i.run(context),
             Self::Scatter(i) => i.run(context),
+            Self::Routine { routine, operands } => routine.run(context, operands),
             Self::Copy { from, to } => {
                 let bytes = from.len() * from.dtype.size();
                 // SAFETY: both are dense, of one type and length, and the planner keeps them apart.

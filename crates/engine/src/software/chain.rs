@@ -1,6 +1,6 @@
 //! From a chain of element-wise ops and reductions on views to a kernel over one domain.
 
-use arcane_mil::{Reduce, Unary};
+use arcane_mil::{Binary, Reduce, Unary};
 use arcane_tensor::DType;
 
 use super::view::{SlotId, View};
@@ -76,6 +76,24 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    /// Appends the steps from an fp32 product to its op's result: the bias is added first, then the result is rounded once.
+    pub(super) fn product_result(&mut self, bias: Option<ChainOperand>, round: bool, store: Option<View>) {
+        let mut add = |step, operands, round, store| {
+            self.ops.push(ChainOp { step, operands, level: Level::Full, round, store });
+            self.ops.len() - 1
+        };
+        let product = vec![ChainOperand::Product];
+        if let Some(bias) = bias {
+            let sum = ChainStep::Step(Step::Binary(Binary::Add));
+            let product = add(ChainStep::Same, product, false, None);
+            add(sum, vec![ChainOperand::Internal(product), bias], round, store);
+        } else if round {
+            add(ChainStep::Step(Step::Unary(Unary::Identity)), product, true, store);
+        } else {
+            add(ChainStep::Same, product, false, store);
+        }
+    }
+
     /// A copy of one view to another of the same shape.
     pub(super) fn copy(from: View, to: View) -> Self {
         let op = ChainOp {

@@ -3,11 +3,15 @@
 //! An expansion keeps the rounding of the op's declared type: it computes in fp32 and casts to fp16 once, at the op's result.
 //! Moves and reshapes do not round, so they stay in the op's own type.
 
+mod constexpr;
 mod convolution;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use arcane_mil::{BuildError, Builder, Function, Op, Rewriter, ValueId};
+use arcane_mil::{BuildError, Builder, Function, Op, Operation, Rewriter, StateOp, TensorType, ValueId};
+use arcane_tensor::Tensor;
 
 /// What an expansion gives: the values that stand for the op's results, or `None` if the op is left as it is.
 type Expanded = Result<Option<Vec<ValueId>>, BuildError>;
@@ -22,7 +26,23 @@ pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
     }
     let mut rewriter = Rewriter::new(function);
     rewriter.copy_parameters();
+    let mut constants = HashMap::new();
     for operation in function.operations() {
+        match &operation.op {
+            Op::Const(tensor) => {
+                rewriter.copy(operation);
+                constants.insert(operation.results[0], tensor.clone());
+                continue;
+            }
+            Op::Constexpr(_) if compressed(function, operation, &mut rewriter, &mut constants) => continue,
+            // What a state holds is the value that was written last.
+            Op::State(StateOp::Read { state: v } | StateOp::Write { data: v, .. }) => {
+                let v = rewriter.get(*v);
+                rewriter.set(operation.results[0], v);
+                continue;
+            }
+            _ => {}
+        }
         let op = operation.op.map_operands(|v| rewriter.get(v));
         let first = &function.value(operation.results[0]).path;
         let expanded = rewriter.builder.scope(first, |f| expansion(f, &op));
@@ -39,10 +59,35 @@ pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
     Cow::Owned(rewriter.finish())
 }
 
+/// Puts constants in place of an op on compressed weights, if its operands are constants that fit each other. `constants` are
+/// those so far, by the old function's values.
+fn compressed(
+    function: &Function,
+    operation: &Operation,
+    rewriter: &mut Rewriter<'_>,
+    constants: &mut HashMap<ValueId, Arc<Tensor>>,
+) -> bool {
+    let Op::Constexpr(op) = &operation.op else { return false };
+    let types: Vec<TensorType> = operation.results.iter().map(|&r| function.ty(r).clone()).collect();
+    let Some(tensors) = constexpr::constants(op, &types, |v| constants.get(&v).cloned()) else {
+        return false;
+    };
+    for (&old, tensor) in operation.results.iter().zip(tensors) {
+        let tensor = Arc::new(tensor);
+        let path = &function.value(old).path;
+        let new =
+            rewriter.builder.push_at(path, Op::Const(tensor.clone())).expect("constants have a type")[0];
+        rewriter.set(old, new);
+        constants.insert(old, tensor);
+    }
+    true
+}
+
 /// Whether `expansion` has something to do for an op.
 fn has_expansion(function: &Function, op: &Op) -> bool {
     match op {
         Op::Convolution(c) => !super::fuse::is_row_product(function, c),
+        Op::Constexpr(_) | Op::State(_) => true,
         _ => false,
     }
 }

@@ -89,6 +89,12 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         Op::Matmul { .. } | Op::Linear { .. } => Kind::Product,
         Op::Convolution(c) if is_row_product(function, c) => Kind::Product,
         Op::Convolution(_)
+        | Op::TransposedConvolution(_)
+        | Op::Pool(_)
+        | Op::Quantization(_)
+        | Op::Recurrent(_)
+        | Op::Constexpr(_)
+        | Op::State(_)
         | Op::ScaledDotProductAttention { .. }
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }

@@ -327,7 +327,7 @@ impl<'a> Lowering<'a> {
         self.dense_view(i, view)
     }
 
-    fn dense_view(&mut self, i: usize, view: View) -> Result<View, EngineError> {
+    pub(super) fn dense_view(&mut self, i: usize, view: View) -> Result<View, EngineError> {
         if view.is_dense() {
             return Ok(view);
         }

@@ -2,20 +2,19 @@
 
 use std::collections::HashMap;
 
-use arcane_mil::{
-    Binary, HeadGradient, Op, Recognised, Region, ScatterMode, ScoreMask, TensorType, Unary, ValueId,
-};
+use arcane_mil::{HeadGradient, Op, Recognised, Region, ScatterMode, ScoreMask, TensorType, ValueId};
 use arcane_tensor::DType;
 
-use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level};
+use super::chain::{Chain, ChainOp, ChainOperand, ChainStep};
 use super::lower::Lowering;
 use super::view::View;
 use crate::EngineError;
 use crate::kernels::attention::{Attention, AttentionGradient, Mask};
 use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_len};
 use crate::kernels::fused::Step;
-use crate::kernels::gemm::{Gemm, ProductResult, Shape};
+use crate::kernels::gemm::{Gemm, ProductResult};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
+use crate::kernels::routine::Routine;
 use crate::kernels::silicon::Silicon;
 use crate::kernels::{Access, Instruction};
 
@@ -36,6 +35,8 @@ pub(super) enum Work {
     AttentionGradient(Box<ScoreGradient>),
     /// See [`CrossEntropy`].
     CrossEntropy(Box<Head>),
+    /// A kernel on a list of operands.
+    Routine { routine: Routine, views: Vec<View> },
     /// See [`Gather`].
     Gather { x: View, indices: View, out: View, cut: AxisCut },
     /// See [`Scatter`].
@@ -49,6 +50,17 @@ pub(super) enum ProductView {
     Memory(View),
     /// A chain takes it.
     Chain(Chain),
+}
+
+impl ProductView {
+    /// Where the product goes that a chain begins with, in the shape `flat` where it goes to memory as it is; and whether it
+    /// does.
+    pub(super) fn of(chain: Chain, flat: &[usize]) -> (Self, bool) {
+        match plain_store(&chain).and_then(|view| view.reshape(flat)) {
+            Some(out) => (Self::Memory(out), true),
+            None => (Self::Chain(chain), false),
+        }
+    }
 }
 
 /// A mask on views.
@@ -148,13 +160,18 @@ impl Lowering<'_> {
                 let cut = AxisCut::new(&self.function.ty(data).shape, axis, picks, true);
                 self.scatter(i, [data, indices, updates], cut, mode, result)
             }
-            Op::Convolution(_) => Err(self.unsupported(i, "only products of channels are supported here")),
+            Op::Convolution(c) => self.convolution(i, &c),
+            Op::TransposedConvolution(c) => self.transposed_convolution(i, &c),
+            Op::Pool(p) => self.pool(i, &p),
+            Op::Quantization(q) => self.quantization(i, &q),
+            Op::Recurrent(r) => self.recurrent(i, &r),
+            Op::Constexpr(_) => Err(self.unsupported(i, "its operands are no constants that fit each other")),
             other => unreachable!("{} is no single op", other.name()),
         }
     }
 
     /// The view of a result; storage that nobody reads where it has none.
-    fn visible(&mut self, i: usize, v: ValueId) -> View {
+    pub(super) fn visible(&mut self, i: usize, v: ValueId) -> View {
         let ty = self.function.ty(v).clone();
         self.known_view(v).unwrap_or_else(|| {
             debug_assert!(self.definitions[v.index()] == Some(i));
@@ -162,7 +179,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn floats(&self, i: usize, v: ValueId) -> Result<(), EngineError> {
+    pub(super) fn floats(&self, i: usize, v: ValueId) -> Result<(), EngineError> {
         match self.function.ty(v).dtype {
             DType::F16 | DType::F32 => Ok(()),
             other => Err(self.unsupported(i, format!("{other} operands are not supported here"))),
@@ -187,28 +204,19 @@ impl Lowering<'_> {
         let mut position = HashMap::new();
         for &i in ops {
             if i == product {
-                self.product_result(i, bias.clone(), &mut chain);
+                let result = self.function.operations()[i].results[0];
+                let round = self.function.ty(result).dtype == DType::F16;
+                let bias = bias.clone().map(ChainOperand::External);
+                chain.product_result(bias, round, self.known_view(result));
             } else {
                 let op = self.chain_op(i, cluster, &position, &chain)?;
                 chain.ops.push(op);
             }
             position.insert(i, chain.ops.len() - 1);
         }
-        let writes: Vec<_> = chain.writes().map(|v| v.slot).collect();
-        if writes.is_empty() {
-            return Ok(());
+        if chain.writes().next().is_some() {
+            self.gemm(product, x, y, chain);
         }
-        let reads = [x.slot, y.slot].into_iter().chain(chain.reads().map(|v| v.slot)).collect();
-        let flat = [&x.shape[..x.shape.len() - 1], &shape[shape.len() - 1..]].concat();
-        let result = match plain_store(&chain).and_then(|view| view.reshape(&flat)) {
-            Some(out) => ProductView::Memory(out),
-            None => ProductView::Chain(chain),
-        };
-        let in_memory = matches!(result, ProductView::Memory(_));
-        let packed = Shape::new(&x.shape, &y.shape).shared_len(&y.strides, in_memory);
-        let packed = packed.map(|len| self.temporary(DType::F32, &[len]));
-        let temporaries = packed.iter().map(|v| v.slot).collect();
-        self.node(Work::Gemm { x, y, result, packed }, product, reads, writes, temporaries);
         Ok(())
     }
 
@@ -252,26 +260,6 @@ impl Lowering<'_> {
             other => unreachable!("{} is no product", other.name()),
         };
         Ok((x, y, bias))
-    }
-
-    /// The steps from the fp32 product to the op's result: the bias is added first, then the result is rounded once.
-    fn product_result(&self, i: usize, bias: Option<View>, chain: &mut Chain) {
-        let result = self.function.operations()[i].results[0];
-        let (round, store) = (self.function.ty(result).dtype == DType::F16, self.known_view(result));
-        let mut add = |step, operands, round, store| {
-            chain.ops.push(ChainOp { step, operands, level: Level::Full, round, store });
-            chain.ops.len() - 1
-        };
-        let product = vec![ChainOperand::Product];
-        if let Some(bias) = bias {
-            let sum = ChainStep::Step(Step::Binary(Binary::Add));
-            let product = add(ChainStep::Same, product, false, None);
-            add(sum, vec![ChainOperand::Internal(product), ChainOperand::External(bias)], round, store);
-        } else if round {
-            add(ChainStep::Step(Step::Unary(Unary::Identity)), product, true, store);
-        } else {
-            add(ChainStep::Same, product, false, store);
-        }
     }
 
     /// A mask as the kernel wants it; a constant lower triangle is recognised.
@@ -343,7 +331,7 @@ impl Lowering<'_> {
     }
 
     /// Adds a node that converts a view to another float type.
-    fn convert(&mut self, i: usize, from: View, to: View) {
+    pub(super) fn convert(&mut self, i: usize, from: View, to: View) {
         let (reads, writes) = (vec![from.slot], vec![to.slot]);
         let round = to.dtype == DType::F16;
         let mut chain = Chain::copy(from, to);
@@ -507,6 +495,9 @@ impl Work {
                 logits: place(&h.logits),
                 packed: place(&h.packed),
             })),
+            Self::Routine { routine, views } => {
+                Instruction::Routine { routine: routine.clone(), operands: views.iter().map(place).collect() }
+            }
             Self::Gather { x, indices, out, cut } => Instruction::Gather(Gather {
                 x: place(x),
                 indices: place(indices),
@@ -545,6 +536,7 @@ impl Work {
             | Self::Attention { .. }
             | Self::AttentionGradient(_)
             | Self::CrossEntropy(_)
+            | Self::Routine { .. }
             | Self::Gather { .. } => false,
         }
     }
@@ -559,6 +551,7 @@ impl Work {
             | Self::Gemm { .. }
             | Self::Silicon { .. }
             | Self::Attention { .. }
+            | Self::Routine { .. }
             | Self::AttentionGradient(_) => 0,
         }
     }

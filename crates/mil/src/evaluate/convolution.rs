@@ -2,7 +2,7 @@
 
 use super::Value;
 use super::layout::{offsets, strides};
-use crate::{Convolution, TensorType};
+use crate::{Convolution, TensorType, TransposedConvolution};
 
 /// Σ over the channels of the group and the kernel's positions of x · weight, plus the bias.
 pub(super) fn convolution(
@@ -41,8 +41,45 @@ pub(super) fn convolution(
     positions(&ty.shape).iter().map(|at| element(at)).collect()
 }
 
+/// Each element of x times the kernel, added where it goes; plus the bias.
+pub(super) fn transposed(
+    c: &TransposedConvolution,
+    x: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    ty: &TensorType,
+) -> Vec<f64> {
+    let (space, kernel, result) = (&x.ty.shape[2..], &weight.ty.shape[2..], &ty.shape[2..]);
+    let y_strides = strides(&ty.shape);
+    let group_outputs = weight.ty.shape[1];
+    let group_channels = x.ty.shape[1] / c.groups;
+    let taps = positions(kernel);
+    let size: usize = kernel.iter().product();
+    let plane: usize = result.iter().product();
+    let mut y: Vec<f64> =
+        (0..ty.len()).map(|i| bias.map_or(0.0, |b| b.data[i / plane % ty.shape[1]])).collect();
+    for (at, value) in positions(&x.ty.shape).iter().zip(&x.data) {
+        let (n, channel) = (at[0], at[1]);
+        for (t, tap) in taps.iter().enumerate() {
+            let place = |i: usize| {
+                let (_, before) = c.cut(i, space[i], kernel[i]).expect("the types were inferred");
+                let full = at[i + 2] * c.strides[i] + tap[i] * c.dilations[i];
+                full.checked_sub(before).filter(|&p| p < result[i])
+            };
+            let Some(place) = (0..space.len()).map(place).collect::<Option<Vec<usize>>>() else { continue };
+            let in_plane: usize = place.iter().zip(&y_strides[2..]).map(|(p, s)| p * s).sum();
+            for o in 0..group_outputs {
+                let output = channel / group_channels * group_outputs + o;
+                let w = weight.data[(channel * group_outputs + o) * size + t];
+                y[n * y_strides[0] + output * y_strides[1] + in_plane] += value * w;
+            }
+        }
+    }
+    y
+}
+
 /// All coordinates of a shape in row-major order.
-fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
+pub(super) fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
     let strides = strides(shape);
     let coordinate = |offset: usize| {
         strides.iter().zip(shape).map(|(&s, &d)| if d == 0 { 0 } else { offset / s % d }).collect()

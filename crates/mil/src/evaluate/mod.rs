@@ -11,18 +11,22 @@
 //! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
 //! - an index outside its axis, negative ones included, is an error.
 
+mod constexpr;
 mod convolution;
 mod elementwise;
 mod layout;
 mod movement;
+mod pool;
 mod product;
+mod quantize;
+mod recurrent;
 mod reduction;
 
 use std::collections::BTreeMap;
 
 use arcane_tensor::{DType, Tensor, round_to};
 
-use crate::{Function, Op, Operation, Strictness, TensorType, ValueId, VerifyError, verify};
+use crate::{Function, Op, Operation, StateOp, Strictness, TensorType, ValueId, VerifyError, verify};
 
 /// Why a function cannot be evaluated on the given inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -91,6 +95,14 @@ pub enum ValueError {
     /// A reduction without a neutral element has nothing to reduce.
     #[error("there is nothing to reduce over")]
     Empty,
+    /// Sparse data do not have a value for each 1 of their mask.
+    #[error("the mask has {ones} ones and there are {values} nonzero values")]
+    Mask {
+        /// Ones of the mask.
+        ones: usize,
+        /// Values.
+        values: usize,
+    },
     /// A 64-bit integer that `f64` does not hold.
     #[error("an integer beyond 2^53, which the reference evaluator cannot hold exactly")]
     Inexact,
@@ -220,6 +232,18 @@ fn compute<'a>(
         }
         Op::Linear { x, weight, bias } => product::linear(get(*x), get(*weight), bias.map(get)),
         Op::Convolution(c) => convolution::convolution(c, get(c.x), get(c.weight), c.bias.map(get), ty),
+        Op::TransposedConvolution(c) => {
+            convolution::transposed(c, get(c.x), get(c.weight), c.bias.map(get), ty)
+        }
+        Op::Pool(p) => pool::pool(p, get(p.x), ty),
+        Op::Quantization(q) => {
+            let (scale, zero_point) = q.scale();
+            quantize::quantization(q, get(q.x()), get(scale), zero_point.map(get))
+        }
+        Op::Constexpr(c) => return constexpr::constexpr(c, get),
+        Op::Recurrent(r) => return Ok(recurrent::recurrent(r, get)),
+        Op::State(StateOp::Read { state }) => get(*state).data.clone(),
+        Op::State(StateOp::Write { data, .. }) => get(*data).data.clone(),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             product::attention(get(*query), get(*key), get(*value), attn_mask.map(get))
         }
@@ -257,6 +281,9 @@ fn wrap(dtype: DType, x: i128) -> f64 {
         DType::U64 => x as u64 as f64,
         DType::Bool | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => {
             unreachable!("{dtype} is no integer type")
+        }
+        DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
+            unreachable!("the verifier keeps {dtype} out of arithmetic")
         }
     }
 }

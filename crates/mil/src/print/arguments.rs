@@ -1,11 +1,15 @@
 //! The arguments of each op in MIL's names.
 
+mod constexpr;
 mod convolution;
+mod pool;
+mod quantize;
+mod recurrent;
 
 use arcane_tensor::{DType, Tensor};
 
 use super::Unspellable;
-use crate::{Op, Opset, TensorType, Unary, ValueId};
+use crate::{Op, Opset, StateOp, TensorType, Unary, ValueId};
 
 /// What stands behind `name =`.
 pub(super) enum Argument<'a> {
@@ -55,11 +59,22 @@ pub(super) fn arguments<'a, 't>(
             let bias = bias.map(|b| ("bias", Value(b)));
             bias.into_iter().chain([("weight", Value(*weight)), ("x", Value(*x))]).collect()
         }
-        Op::Convolution(c) => convolution::convolution(c)?,
+        Op::Convolution(c) => convolution::convolution(c, opset)?,
+        Op::TransposedConvolution(c) => convolution::transposed(c)?,
+        Op::Pool(p) => pool::pool(p, opset)?,
+        Op::Quantization(q) => quantize::quantization(q, opset)?,
+        Op::Constexpr(c) => constexpr::constexpr(c, opset)?,
+        Op::Recurrent(r) => recurrent::recurrent(r, types(r.x).dtype, opset)?,
+        Op::State(StateOp::Read { state }) => {
+            since(Opset::Ios18, opset)?;
+            vec![("input", Value(*state))]
+        }
+        Op::State(StateOp::Write { state, data }) => {
+            since(Opset::Ios18, opset)?;
+            vec![("data", Value(*data)), ("input", Value(*state))]
+        }
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
-            if opset < Opset::Ios18 {
-                return Err(Unspellable::Opset { since: Opset::Ios18, opset });
-            }
+            since(Opset::Ios18, opset)?;
             let mask = attn_mask.map(|m| ("attn_mask", Value(m)));
             mask.into_iter()
                 .chain([("key", Value(*key)), ("query", Value(*query)), ("value", Value(*value))])
@@ -94,6 +109,11 @@ pub(super) fn arguments<'a, 't>(
     };
     found.sort_by_key(|(name, _)| *name);
     Ok(found)
+}
+
+/// Refuses what a function of an older opset has not.
+fn since(since: Opset, opset: Opset) -> Result<(), Unspellable> {
+    if opset < since { Err(Unspellable::Opset { since, opset }) } else { Ok(()) }
 }
 
 /// What ops that index along an axis share.

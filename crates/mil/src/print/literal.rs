@@ -31,6 +31,7 @@ fn element(data: &Data, i: usize) -> String {
         Data::U16(v) => v[i].to_string(),
         Data::U32(v) => v[i].to_string(),
         Data::U64(v) => v[i].to_string(),
+        Data::SubByte(_, v) => v[i].to_string(),
     }
 }
 

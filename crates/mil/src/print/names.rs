@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::Function;
+use crate::{Function, Op, StateOp, ValueId};
 
 /// Identifiers that are taken, each with the number that the next of its name tries first.
 #[derive(Default)]
@@ -35,16 +35,31 @@ fn identifier(path: &str) -> String {
     name
 }
 
-/// The identifier of each value in the function's text, indexed as [`Function::values`]. Ports come first, parameters before
+/// The identifier of each value in the function's text, indexed as [`Function::values`]; empty for constants that stand in the
+/// arguments of others. Ports come first, parameters before
 /// outputs, so that they keep their names; then the other values in order, by their paths.
 pub fn identifiers(function: &Function) -> Vec<String> {
     let mut names = Names::default();
     let mut found = vec![String::new(); function.values().len()];
     let parameters = function.parameters().iter().map(|p| (&p.name, p.value));
-    for (name, v) in parameters.chain(function.outputs().iter().map(|o| (&o.name, o.value))) {
+    let definitions = function.definitions();
+    let is_state = |v: ValueId| {
+        definitions[v.index()]
+            .is_some_and(|d| matches!(function.operations()[d].op, Op::State(StateOp::Write { .. })))
+    };
+    let outputs = function.outputs().iter().filter(|o| !is_state(o.value));
+    for (name, v) in parameters.chain(outputs.map(|o| (&o.name, o.value))) {
         found[v.index()] = names.unique(name, "port");
     }
+    let inline = inline_constants(function);
     for operation in function.operations() {
+        if matches!(operation.op, Op::Const(_)) && inline[operation.results[0].index()] {
+            continue;
+        }
+        if let Op::State(StateOp::Write { state, .. }) = operation.op {
+            // A state has one name, whatever is written to it.
+            found[operation.results[0].index()] = found[state.index()].clone();
+        }
         for r in &operation.results {
             if found[r.index()].is_empty() {
                 found[r.index()] = names.unique(&function.value(*r).path, operation.op.name());
@@ -52,6 +67,18 @@ pub fn identifiers(function: &Function) -> Vec<String> {
         }
     }
     found
+}
+
+/// For each value whether it is a constant that only ops on compressed weights read.
+pub(super) fn inline_constants(function: &Function) -> Vec<bool> {
+    let (mut compressed, mut other) =
+        (vec![false; function.values().len()], vec![false; function.values().len()]);
+    for operation in function.operations() {
+        let readers = if matches!(operation.op, Op::Constexpr(_)) { &mut compressed } else { &mut other };
+        operation.op.operands().iter().for_each(|v| readers[v.index()] = true);
+    }
+    function.outputs().iter().for_each(|o| other[o.value.index()] = true);
+    compressed.into_iter().zip(other).map(|(inside, outside)| inside && !outside).collect()
 }
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ pub(super) enum Class {
     Index,
     /// What masks of attention are.
     Mask,
+    /// Integers of eight bits.
+    Byte,
+    /// Floats, before ios17 of 32 bits.
+    Recurrent,
 }
 
 impl Class {
@@ -49,6 +53,9 @@ impl Class {
             Self::Index if opset >= Opset::Ios16 => &[I32, U16, I16],
             Self::Index => &[I32],
             Self::Mask => &[Bool, F16, F32],
+            Self::Byte => &[I8, U8],
+            Self::Recurrent if opset < Opset::Ios17 => &[F32],
+            Self::Recurrent => &[F16, F32],
         }
     }
 
@@ -188,11 +195,50 @@ impl<'s, 'a> Arguments<'s, 'a> {
     ) -> Result<Option<ValueId>, Fault> {
         let Some(item) = self.single(name)? else { return Ok(None) };
         if let Item::Reference(reference) = item
-            && let Bound::Value(_) = self.lowering.lookup(*reference)?
+            && let Bound::Value(v) = self.lowering.lookup(*reference)?
+            && !self.is_constant(v)
         {
             return Err(run_time(name, reference.at));
         }
         self.item(item, name, name, class).map(Some)
+    }
+
+    /// An operand of an op on compressed weights: a constant of any type and up to seven dimensions.
+    pub(super) fn compressed(&mut self, name: &'static str) -> Result<ValueId, Fault> {
+        self.maybe_compressed(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// As `compressed`, of an operand that may be left out.
+    pub(super) fn maybe_compressed(&mut self, name: &'static str) -> Result<Option<ValueId>, Fault> {
+        let Some(item) = self.single(name)? else { return Ok(None) };
+        match item {
+            Item::Reference(reference) => {
+                let v = self.lowering.operand(*reference)?;
+                if self.is_constant(v) { Ok(Some(v)) } else { Err(run_time(name, reference.at)) }
+            }
+            Item::Value(value) => {
+                let owner = self.statement.results.first().map_or("", |r| r.name.text);
+                let path = format!("{owner}.{name}");
+                let ty = value.ty.compressed(value.at)?;
+                self.lowering.constant_of(ty, &path, &path, value).map(Some)
+            }
+        }
+    }
+
+    /// The elements of a constant that the text or a weight file that is read has.
+    pub(super) fn tensor(&self, v: ValueId) -> Option<Arc<Tensor>> {
+        self.lowering.tensor(v)
+    }
+
+    /// The newest value of a state.
+    pub(super) fn state(&mut self, name: &'static str) -> Result<ValueId, Fault> {
+        match self.single(name)? {
+            None => Err(self.missing(name)),
+            Some(Item::Reference(reference)) => self.lowering.state(*reference),
+            Some(Item::Value(value)) => {
+                Err(Fault::new(value.at, format!("{name} is {}", value.ty), "a state of the function"))
+            }
+        }
     }
 
     /// An operand that has to be constant.
@@ -226,7 +272,7 @@ impl<'s, 'a> Arguments<'s, 'a> {
         let value = match item {
             Item::Value(Value { ty, content, .. }) => self.resolve(ty, content, name, at)?,
             Item::Reference(reference) => match self.lowering.lookup(*reference)? {
-                Bound::Value(_) => return Err(run_time(name, at)),
+                Bound::Value(_) | Bound::State(_) => return Err(run_time(name, at)),
                 Bound::Constant(i) => {
                     let (ty, content) = self.lowering.fold(i);
                     self.resolve(&ty, &content, name, at)?

@@ -130,8 +130,19 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// Which bytes names are made of.
+const WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        table[b] = (b as u8).is_ascii_alphanumeric() || matches!(b as u8, b'_' | b'@');
+        b += 1;
+    }
+    table
+};
+
 fn word(rest: &[u8]) -> usize {
-    rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'@')).count()
+    rest.iter().position(|&b| !WORD[usize::from(b)]).unwrap_or(rest.len())
 }
 
 fn digits(rest: &[u8], is_digit: impl Fn(&u8) -> bool) -> usize {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcane_tensor::{DType, Data, Element, Tensor};
+use arcane_tensor::{DType, Data, Element, Tensor, round_to};
 
 use super::Fault;
 use super::lexer::{Kind, Token, shown};
@@ -25,7 +25,7 @@ impl Parser<'_> {
                     Content::Tensor(Arc::new(self.tensor(&ty.literal(at)?)?))
                 }
                 Type::Text => Content::Text(text(self.next()?)?),
-                Type::Tensor(..) | Type::Other(_) => {
+                Type::Tensor(..) | Type::State(_) | Type::Other(_) => {
                     self.untyped(depth)?;
                     Content::Other
                 }
@@ -75,7 +75,7 @@ impl Parser<'_> {
         match ty {
             Type::Tensor(..) => ty.literal(at).map(|_| Content::Blob(Blob { path, offset })),
             Type::Text => Err(Fault::new(keyword.at, "a weight file holds no strings", "`\"`")),
-            Type::Other(_) => Ok(Content::Other),
+            Type::State(_) | Type::Other(_) => Ok(Content::Other),
         }
     }
 
@@ -107,7 +107,10 @@ impl Parser<'_> {
         self.splat_bytes = left;
         macro_rules! repeat {
             ($($variant:ident),*) => {
-                match element { $(Data::$variant(v) => Data::$variant(vec![v[0]; ty.len()])),* }
+                match element {
+                    $(Data::$variant(v) => Data::$variant(vec![v[0]; ty.len()]),)*
+                    Data::SubByte(dtype, v) => Data::SubByte(*dtype, vec![v[0]; ty.len()]),
+                }
             };
         }
         Ok(repeat!(Bool, F16, Bf16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64))
@@ -151,11 +154,17 @@ impl Parser<'_> {
 
     /// As `goes_on`, with the fault of too few values at the closing bracket.
     fn goes_on_or(&mut self, found: usize, count: usize, close: u8) -> Result<bool, Fault> {
-        let token = self.peek()?;
-        if token.is(close) && found < count {
+        let token = self.next()?;
+        if token.is(b',') {
+            return Ok(true);
+        }
+        if !token.is(close) {
+            return Err(token.unexpected(format!("`,` or `{}`", char::from(close))));
+        }
+        if found < count {
             return Err(token.unexpected(format!("{count} values, not {found}")));
         }
-        self.goes_on(close)
+        Ok(false)
     }
 
     fn all(&mut self, found: usize, count: usize) -> Result<(), Fault> {
@@ -196,8 +205,12 @@ fn text(token: Token<'_>) -> Result<String, Fault> {
     if token.kind != Kind::Text {
         return Err(token.unexpected("a string in quotes"));
     }
+    let content = &token.text[1..token.text.len() - 1];
+    if !content.contains('\\') {
+        return Ok(content.into());
+    }
     let mut found = String::new();
-    let mut chars = token.text[1..token.text.len() - 1].char_indices();
+    let mut chars = content.char_indices();
     while let Some((i, c)) = chars.next() {
         if c != '\\' {
             found.push(c);
@@ -234,6 +247,7 @@ pub(super) fn integer(tensor: &Tensor, i: usize) -> Option<i64> {
         Data::U16(v) => Some(v[i].into()),
         Data::U32(v) => Some(v[i].into()),
         Data::U64(v) => i64::try_from(v[i]).ok(),
+        Data::SubByte(_, v) => Some(v[i].into()),
         Data::Bool(_) | Data::F16(_) | Data::Bf16(_) | Data::F32(_) | Data::F64(_) => None,
     }
 }
@@ -258,6 +272,13 @@ fn push(data: &mut Data, token: Token<'_>) -> Result<(), Fault> {
         Data::U16(v) => v.push(int(token, DType::U16)?),
         Data::U32(v) => v.push(int(token, DType::U32)?),
         Data::U64(v) => v.push(int(token, DType::U64)?),
+        Data::SubByte(dtype, v) => {
+            let value: i8 = int(token, *dtype)?;
+            if round_to(*dtype, value.into()) != f64::from(value) {
+                return Err(token.unexpected(format!("an integer that {dtype} holds")));
+            }
+            v.push(value);
+        }
     }
     Ok(())
 }
@@ -301,32 +322,49 @@ fn narrow(token: Token<'_>) -> Result<f64, Fault> {
 fn hexadecimal(text: &str) -> Option<f64> {
     /// Exponents beyond what any digits could bring back are all the same.
     const FAR: i64 = 1 << 40;
-    let (digits, exponent) = text.split_once(['p', 'P']).unwrap_or((text, "0"));
-    let written = exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { -FAR } else { FAR });
-    let mut exponent = written.clamp(-FAR, FAR);
+    let bytes = text.as_bytes();
     let (mut bits, mut lost, mut after_point) = (0u64, false, false);
-    for c in digits.chars() {
-        if c == '.' {
-            after_point = true;
-            continue;
-        }
-        let digit = u64::from(c.to_digit(16)?);
+    let mut exponent = 0i64;
+    let mut rest: &[u8] = &[];
+    for (i, &b) in bytes.iter().enumerate() {
+        let digit = match b {
+            b'0'..=b'9' => b - b'0',
+            b'a'..=b'f' => b - b'a' + 10,
+            b'A'..=b'F' => b - b'A' + 10,
+            b'.' => {
+                after_point = true;
+                continue;
+            }
+            b'p' | b'P' => {
+                rest = &bytes[i + 1..];
+                break;
+            }
+            _ => return None,
+        };
         if bits >> 48 == 0 {
-            bits = bits << 4 | digit;
+            bits = bits << 4 | u64::from(digit);
             exponent -= if after_point { 4 } else { 0 };
         } else {
             lost |= digit != 0;
             exponent += if after_point { 0 } else { 4 };
         }
     }
+    let (negative, digits) = match rest {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    let grow = |n: i64, &b: &u8| (10 * n + i64::from(b.wrapping_sub(b'0'))).min(FAR);
+    let written = digits.iter().fold(0, grow);
+    exponent += if negative { -written } else { written };
     if bits == 0 {
         return Some(0.0);
     }
     // At most 52 bits, so that the odd bit for what was lost is the last of the 53 of an f64.
     let odd = (bits << 1 | u64::from(lost)) as f64;
-    let (exponent, half) = (exponent - 1, (exponent - 1) / 2);
-    let power = |e: i64| 2f64.powi(e.clamp(-1000, 1000) as i32);
-    Some(odd * power(half) * power(exponent - half))
+    // In halves, since 2 to the whole exponent need not be a normal number where the product is.
+    let exponent = (exponent - 1).clamp(-2000, 2000);
+    let power = |e: i64| f64::from_bits(((e + 1023) as u64) << 52);
+    Some(odd * power(exponent / 2) * power(exponent - exponent / 2))
 }
 
 #[cfg(test)]

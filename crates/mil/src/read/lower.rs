@@ -1,6 +1,7 @@
 //! From statements to a function: names, constants, results.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
@@ -8,10 +9,13 @@ use arcane_tensor::{DType, Tensor};
 use super::arguments::Arguments;
 use super::lexer::shown;
 use super::parser::unique;
-use super::syntax::{Blob, Content, Header, Name, Statement, Type, Value};
+use super::syntax::{Argument, Blob, Content, Header, Item, Name, Statement, Type, Value};
 use super::weights::Arrays;
 use super::{Blobs, Fault, ops};
-use crate::{Builder, Function, Op, Operation, Opset, Output, Role, Strictness, TensorType, ValueId, verify};
+use crate::{
+    Alias, Attribute, Builder, Function, Op, Operation, Opset, Output, Role, StateOp, Strictness, TensorType,
+    ValueId, verify,
+};
 
 /// What a name stands for.
 #[derive(Clone, Copy)]
@@ -19,6 +23,18 @@ pub(super) enum Bound {
     Value(ValueId),
     /// An index into the constants.
     Constant(usize),
+    /// An index into the states.
+    State(usize),
+}
+
+/// A state of the function.
+struct State {
+    /// Its number among the parameters.
+    parameter: usize,
+    name: String,
+    /// Its newest value: the parameter's, or what was written last.
+    newest: ValueId,
+    written: bool,
 }
 
 /// A named constant.
@@ -39,12 +55,18 @@ pub(super) struct Lowering<'a> {
     function: Name<'a>,
     names: HashMap<&'a str, Bound>,
     constants: Vec<Constant>,
+    states: Vec<State>,
     /// How many values are parameters in the text: the first ones.
     n_parameters: usize,
     /// The constants among the values.
     tensors: HashMap<ValueId, Arc<Tensor>>,
     /// Arrays of weight files that are parameters here.
     promoted: HashSet<ValueId>,
+    /// Attributes without a meaning here, of the function and of operations by their index.
+    attributes: Vec<Attribute>,
+    attributes_of: BTreeMap<usize, Vec<Attribute>>,
+    /// Results of ops on compressed weights, which are constants, too.
+    computed: HashSet<ValueId>,
     arrays: &'a Arrays<'a>,
 }
 
@@ -55,15 +77,41 @@ impl<'a> Lowering<'a> {
             function: header.name,
             names: HashMap::new(),
             constants: Vec::new(),
+            states: Vec::new(),
             n_parameters: header.parameters.len(),
             tensors: HashMap::new(),
             promoted: HashSet::new(),
+            attributes: Vec::new(),
+            attributes_of: BTreeMap::new(),
+            computed: HashSet::new(),
             arrays,
         };
-        for p in &header.parameters {
-            let ty = p.ty.concrete(p.at)?;
-            let value = lowering.builder.parameter(p.name.text, ty, Role::Batch);
-            lowering.define(p.name, Bound::Value(value))?;
+        lowering.attributes = header.attributes.iter().filter_map(super::syntax::Attribute::kept).collect();
+        for (i, p) in header.parameters.iter().enumerate() {
+            let (inner, role) = match &p.ty {
+                Type::State(inner) if header.opset < Opset::Ios18 => {
+                    let what =
+                        format!("the parameter {} is {}", shown(p.name.text), Type::State(inner.clone()));
+                    return Err(Fault::new(p.at, what, "a tensor: states exist from ios18"));
+                }
+                Type::State(inner) => (&**inner, Role::State),
+                other => (other, Role::Batch),
+            };
+            let ty = inner.concrete(p.at)?;
+            if ty.dtype.is_sub_byte() {
+                let what = format!("the parameter {} is {ty}", shown(p.name.text));
+                return Err(Fault::new(p.at, what, "a type of a byte or more"));
+            }
+            let value = lowering.builder.parameter(p.name.text, ty, role);
+            let bound = match role {
+                Role::State => {
+                    let name = p.name.text.into();
+                    lowering.states.push(State { parameter: i, name, newest: value, written: false });
+                    Bound::State(lowering.states.len() - 1)
+                }
+                _ => Bound::Value(value),
+            };
+            lowering.define(p.name, bound)?;
         }
         Ok(lowering)
     }
@@ -99,10 +147,31 @@ impl<'a> Lowering<'a> {
                 self.constants[i].used = true;
                 self.constants[i].value
             }
+            Bound::State(_) => {
+                let what = format!("{} is a state", shown(name.text));
+                return Err(Fault::new(name.at, what, "its value, which read_state gives"));
+            }
         };
         value.ok_or_else(|| {
             Fault::new(name.at, format!("{} is a string", shown(name.text)), "a tensor or a number")
         })
+    }
+
+    /// The newest value of a state.
+    pub(super) fn state(&self, name: Name<'_>) -> Result<ValueId, Fault> {
+        match self.lookup(name)? {
+            Bound::State(i) => Ok(self.states[i].newest),
+            Bound::Value(_) | Bound::Constant(_) => Err(Fault::new(
+                name.at,
+                format!("{} is no state", shown(name.text)),
+                "a state of the function",
+            )),
+        }
+    }
+
+    /// The elements of a constant, where they are known.
+    pub(super) fn tensor(&self, v: ValueId) -> Option<Arc<Tensor>> {
+        self.tensors.get(&v).cloned()
     }
 
     /// A named constant that gives a parameter of an op.
@@ -119,9 +188,21 @@ impl<'a> Lowering<'a> {
     /// A typed literal as a value with this path. `identifier` is the name that it has in the text, or a name of its own.
     pub(super) fn constant(&mut self, identifier: &str, path: &str, value: &Value) -> Result<ValueId, Fault> {
         let ty = value.ty.concrete(value.at)?;
+        self.constant_of(ty, identifier, path, value)
+    }
+
+    /// As `constant`, of a type that the value has.
+    pub(super) fn constant_of(
+        &mut self,
+        ty: TensorType,
+        identifier: &str,
+        path: &str,
+        value: &Value,
+    ) -> Result<ValueId, Fault> {
         let tensor = match &value.content {
             Content::Tensor(tensor) => tensor.clone(),
-            Content::Blob(_) if self.arrays.blobs == Blobs::Promote => {
+            Content::Blob(blob) if self.arrays.blobs == Blobs::Promote => {
+                self.arrays.verify(blob, &ty, value.at)?;
                 let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Constant);
                 self.builder.set_path(v, path.into());
                 self.promoted.insert(v);
@@ -140,7 +221,7 @@ impl<'a> Lowering<'a> {
 
     /// Whether a value is a constant of the text.
     pub(super) fn is_constant(&self, v: ValueId) -> bool {
-        self.tensors.contains_key(&v) || self.promoted.contains(&v)
+        self.tensors.contains_key(&v) || self.promoted.contains(&v) || self.computed.contains(&v)
     }
 
     /// The value in another type: a constant rounded to it, of another value a cast.
@@ -152,14 +233,53 @@ impl<'a> Lowering<'a> {
                 self.builder.constant(&path, tensor)
             }
             Some(_) => v,
-            None => self.builder.cast(v, dtype),
+            None => {
+                let converted = self.builder.cast(v, dtype);
+                if self.computed.contains(&v) {
+                    self.computed.insert(converted);
+                }
+                converted
+            }
         }
     }
 
+    /// Lets `true` and `false` as arguments be the typed values that other writers mean by them, unless a value is called so.
+    fn with_flags<'s>(&self, statement: &'s Statement<'a>) -> Cow<'s, Statement<'a>> {
+        let is_flag = |item: &Item<'_>| matches!(item, Item::Reference(n) if matches!(n.text, "true" | "false") && !self.names.contains_key(n.text));
+        if !statement.arguments.iter().flat_map(|a| &a.items).any(is_flag) {
+            return Cow::Borrowed(statement);
+        }
+        let mut statement = statement.clone();
+        for item in statement.arguments.iter_mut().flat_map(|a| &mut a.items).filter(|item| is_flag(item)) {
+            if let Item::Reference(Name { text, at }) = *item {
+                let content = Content::Tensor(Arc::new(Tensor::scalar(text == "true")));
+                *item = Item::Value(Value { at, ty: Type::Tensor(DType::Bool, Vec::new()), content });
+            }
+        }
+        Cow::Owned(statement)
+    }
+
     pub(super) fn statement(&mut self, statement: &Statement<'a>) -> Result<(), Fault> {
+        let statement = &*self.with_flags(statement);
         unique(statement.arguments.iter().map(|a| a.name), "parameter")?;
         let path = path(statement)?;
-        if statement.op.text == "const" { self.named(statement, path) } else { self.op(statement, path) }
+        let is_const = statement.op.text == "const";
+        let before = self.builder.function().operations().len();
+        if is_const {
+            self.named(statement, path)?
+        } else {
+            self.op(statement, path)?
+        }
+        // The attributes of ops on compressed weights are parameters.
+        let parameters = statement.op.text.starts_with("constexpr_");
+        let known = |name: &str| name == "name" || parameters || (is_const && name == "val");
+        let unknown = statement.attributes.iter().filter(|a| !known(a.name.text));
+        let kept: Vec<Attribute> = unknown.filter_map(super::syntax::Attribute::kept).collect();
+        let after = self.builder.function().operations().len();
+        if after > before && !kept.is_empty() {
+            self.attributes_of.insert(after - 1, kept);
+        }
+        Ok(())
     }
 
     /// `T name = const()[name = ..., val = T(...)];`
@@ -197,16 +317,31 @@ impl<'a> Lowering<'a> {
     fn op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
         let at = statement.op.at;
         let name = statement.op.text;
+        let is_compressed = name.starts_with("constexpr_");
+        let statement = &*if is_compressed { with_attributes(statement)? } else { Cow::Borrowed(statement) };
         let mut arguments = Arguments::new(self, statement);
         let op = ops::op(&mut arguments)?;
         arguments.finish()?;
+        let write = match op {
+            Op::State(StateOp::Write { state, .. }) => Some(state),
+            _ => None,
+        };
         let results = self.push(path, op, statement.op)?;
+        if let Some(before) = write {
+            return self.written(before, results[0], statement);
+        }
+        if is_compressed {
+            self.computed.extend(&results);
+        }
         if results.len() != statement.results.len() {
             let what = format!("{name} is given {} results", statement.results.len());
             return Err(Fault::new(at, what, results.len().to_string()));
         }
         for (i, (declared, &v)) in statement.results.iter().zip(&results).enumerate() {
-            let ty = declared.ty.concrete(declared.at)?;
+            let ty = match is_compressed {
+                true => declared.ty.compressed(declared.at)?,
+                false => declared.ty.concrete(declared.at)?,
+            };
             if ty != *self.ty(v) {
                 let what = format!("{} is declared as {ty}", shown(declared.name.text));
                 let expected = format!("{}, which {name} gives", self.ty(v));
@@ -216,6 +351,17 @@ impl<'a> Lowering<'a> {
                 self.builder.set_path(v, declared.name.text.into());
             }
             self.define(declared.name, Bound::Value(v))?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a state has a new value. The statement has no result.
+    fn written(&mut self, before: ValueId, after: ValueId, statement: &Statement<'a>) -> Result<(), Fault> {
+        if let Some(result) = statement.results.first() {
+            return Err(Fault::new(result.at, "write_state is given a result", "none"));
+        }
+        for state in self.states.iter_mut().filter(|s| s.newest == before) {
+            (state.newest, state.written) = (after, true);
         }
         Ok(())
     }
@@ -242,7 +388,13 @@ impl<'a> Lowering<'a> {
             returned.push(Output { name: output.text.into(), value });
         }
         let mut function = self.builder.into_function();
+        for state in self.states.iter().filter(|s| s.written) {
+            function.aliases.push(Alias { output: returned.len(), parameter: state.parameter });
+            returned.push(Output { name: format!("{}.after", state.name), value: state.newest });
+        }
         function.outputs = returned;
+        function.attributes = self.attributes;
+        function.attributes_of = self.attributes_of;
         let folded = self.constants.iter().filter(|c| c.folded && !c.used);
         let folded: HashSet<ValueId> = folded.filter_map(|c| c.value).collect();
         let function = without(function, &folded);
@@ -253,6 +405,22 @@ impl<'a> Lowering<'a> {
         verify(&function, strictness).map_err(|e| Fault::new(self.function.at, e.to_string(), ""))?;
         Ok(function)
     }
+}
+
+/// A statement whose attributes, but for its name, are arguments.
+fn with_attributes<'s, 'a>(statement: &'s Statement<'a>) -> Result<Cow<'s, Statement<'a>>, Fault> {
+    if statement.attributes.iter().all(|a| a.name.text == "name") {
+        return Ok(Cow::Borrowed(statement));
+    }
+    let mut whole = statement.clone();
+    let (name, parameters) = whole.attributes.into_iter().partition(|a| a.name.text == "name");
+    whole.attributes = name;
+    let parameters: Vec<_> = parameters;
+    for a in parameters {
+        whole.arguments.push(Argument { name: a.name, items: vec![Item::Value(a.value)] });
+    }
+    unique(whole.arguments.iter().map(|a| a.name), "parameter")?;
+    Ok(Cow::Owned(whole))
 }
 
 /// The path of a statement's first result: its `name` attribute, or else its identifier.
@@ -275,6 +443,10 @@ fn without(mut function: Function, folded: &HashSet<ValueId>) -> Function {
     let moved: Vec<u32> =
         kept.iter().scan(0, |next, &k| Some(std::mem::replace(next, *next + u32::from(k)))).collect();
     let moved = |v: ValueId| ValueId(moved[v.index()]);
+    let stays: Vec<bool> = function.operations.iter().map(|o| !constant(o)).collect();
+    let index = |i: usize| stays[..i].iter().filter(|&&s| s).count();
+    let attributes = std::mem::take(&mut function.attributes_of).into_iter();
+    function.attributes_of = attributes.filter(|(i, _)| stays[*i]).map(|(i, a)| (index(i), a)).collect();
     function.operations.retain(|o| !constant(o));
     for operation in &mut function.operations {
         operation.op = operation.op.map_operands(moved);

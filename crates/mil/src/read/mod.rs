@@ -10,14 +10,17 @@ mod lexer;
 mod literal;
 mod lower;
 mod ops;
+pub(crate) mod package;
 mod parser;
 mod syntax;
 mod weights;
 
 use std::collections::HashSet;
 
+use self::lexer::{Kind, Lexer};
 use self::lower::Lowering;
 use self::parser::Parser;
+pub(crate) use self::parser::is_scalar;
 pub use self::weights::{BlobFolder, NoWeights, WeightSource};
 use crate::Program;
 
@@ -43,7 +46,13 @@ impl std::fmt::Display for ReadError {
     }
 }
 
-/// A [`ReadError`] whose place is still an offset in bytes.
+/// The tokens of a text up to its end or the first fault.
+pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let mut lexer = Lexer::new(text);
+    std::iter::from_fn(move || lexer.next().ok().filter(|t| t.kind != Kind::End).map(|t| t.text))
+}
+
+/// A [`ReadError`] whose place is still an offset in bytes, or that of an operation in a package.
 #[derive(Debug)]
 struct Fault {
     at: usize,
@@ -93,10 +102,11 @@ pub fn read(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError
 /// Checks a text as [`read`] does, without its weight files, and gives the program with each constant of a weight file as a
 /// parameter of the role [`crate::Role::Constant`], named by its identifier and `.blob`: the same ops and types at no cost.
 ///
-/// `weights` is asked only where an array decides a type (`split_sizes` of ten parts); [`NoWeights`] will mostly do.
+/// `weights` is asked for an array only where it decides a type (`split_sizes` of ten parts); [`NoWeights`] will mostly do. Files that
+/// are there ([`BlobFolder`]) have to hold what the text refers to.
 ///
 /// # Errors
-/// Those of [`read`], but for the weight files.
+/// Those of [`read`], but for weight files that are not there.
 pub fn check(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError> {
     read_as(text, weights, Blobs::Promote)
 }
@@ -110,7 +120,8 @@ fn program(text: &str, weights: &dyn WeightSource, blobs: Blobs) -> Result<Progr
     let mut program = Program::default();
     let mut names = HashSet::new();
     let arrays = weights::Arrays::new(weights, blobs);
-    parser.open_program()?;
+    let attributes = parser.open_program()?;
+    program.attributes = attributes.iter().filter_map(syntax::Attribute::kept).collect();
     while let Some(header) = parser.function()? {
         let name = header.name;
         if !names.insert(name.text) {

@@ -1,6 +1,11 @@
 //! The ops by name: their parameters, the types these may have, and their defaults (coremltools 9.0, opsets ios15 to ios18).
 
+mod constexpr;
 mod convolution;
+mod pool;
+mod quantize;
+mod recurrent;
+mod state;
 
 use arcane_tensor::DType;
 
@@ -38,20 +43,20 @@ const CAST: [DType; 8] =
     [DType::F16, DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8, DType::I16, DType::U16];
 
 /// The ops of MIL that have no counterpart here, for a message that knows them.
-const OTHERS: &str = " acos add_n affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space ceil \
-    clamped_relu classify clip cond conv_quantized conv_transpose constexpr_affine_dequantize \
-    constexpr_blockwise_shift_scale constexpr_cast constexpr_lut_to_dense constexpr_lut_to_sparse \
-    constexpr_sparse_blockwise_shift_scale constexpr_sparse_to_dense cos cosh crop crop_resize cumsum depth_to_space \
-    dequantize einsum elu erf exp2 expand_dims fill_like flatten2d floor floor_div gather_nd gelu gru instance_norm \
-    inverse l2_norm l2_pool layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter \
-    list_write local_response_norm logical_not logical_xor lstm make_list max_pool mod non_maximum_suppression non_zero \
-    one_hot pad pixel_shuffle pixel_unshuffle pow prelu quantize random_bernoulli random_categorical random_normal \
-    random_uniform range_1d read_state reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm reduce_log_sum \
+const OTHERS: &str = " acos add_n affine argsort asin atan atanh band_part batch_norm batch_to_space ceil \
+    clamped_relu classify clip cond conv_quantized \
+    \
+    cos cosh crop crop_resize cumsum depth_to_space \
+    einsum elu erf exp2 expand_dims fill_like flatten2d floor floor_div gather_nd gelu instance_norm \
+    inverse l2_norm layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter \
+    list_write local_response_norm logical_not logical_xor make_list mod non_maximum_suppression non_zero \
+    one_hot pad pixel_shuffle pixel_unshuffle pow prelu random_bernoulli random_categorical random_normal \
+    random_uniform range_1d reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm reduce_log_sum \
     reduce_prod relu relu6 resample reshape_like resize resize_bilinear resize_nearest_neighbor reverse \
-    reverse_sequence rnn round scaled_tanh scatter_nd shape sigmoid_hard sin sinh slice_by_index slice_by_size \
+    reverse_sequence round scaled_tanh scatter_nd shape sigmoid_hard sin sinh slice_by_index slice_by_size \
     slice_update sliding_windows softplus softplus_parametric softsign space_to_batch space_to_depth squeeze stack tan \
     tanh tensor_buffer_to_tensor tensor_to_tensor_buffer threshold thresholded_relu topk upsample_bilinear \
-    upsample_nearest_neighbor while_loop write_state ";
+    upsample_nearest_neighbor while_loop ";
 
 type Built = Result<Op, Fault>;
 
@@ -95,6 +100,18 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         "matmul" => matmul(a),
         "linear" => linear(a),
         "conv" => convolution::convolution(a),
+        "conv_transpose" => convolution::transposed(a),
+        "max_pool" | "avg_pool" | "l2_pool" => pool::pool(a),
+        "quantize" | "dequantize" => quantize::quantization(a),
+        "rnn" | "gru" | "lstm" => recurrent::recurrent(a),
+        "read_state" | "write_state" => state::state(a),
+        "constexpr_affine_dequantize"
+        | "constexpr_blockwise_shift_scale"
+        | "constexpr_cast"
+        | "constexpr_lut_to_dense"
+        | "constexpr_lut_to_sparse"
+        | "constexpr_sparse_blockwise_shift_scale"
+        | "constexpr_sparse_to_dense" => constexpr::constexpr(a),
         "scaled_dot_product_attention" => {
             since(a, Opset::Ios18)?;
             let query = a.operand("query", Float)?;

@@ -11,7 +11,7 @@ use crate::Opset;
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Every element type, and those of MIL that have no counterpart here.
-const DTYPES: [DType; 12] = [
+const DTYPES: [DType; 18] = [
     DType::Bool,
     DType::F16,
     DType::Bf16,
@@ -24,16 +24,24 @@ const DTYPES: [DType; 12] = [
     DType::U16,
     DType::U32,
     DType::U64,
+    DType::U1,
+    DType::U2,
+    DType::U3,
+    DType::U4,
+    DType::U6,
+    DType::I4,
 ];
-const OTHER_DTYPES: [&str; 9] =
-    ["fp64", "int4", "uint1", "uint2", "uint3", "uint4", "uint6", "fp8e4m3fn", "fp8e5m2"];
+const OTHER_DTYPES: [&str; 3] = ["fp64", "fp8e4m3fn", "fp8e5m2"];
 
 const OPSETS: [Opset; 4] = [Opset::Ios15, Opset::Ios16, Opset::Ios17, Opset::Ios18];
 const VERSIONS: [&str; 4] = ["1.0", "1.1", "1.2", "1.3"];
 
 /// Reads a text piece by piece.
 pub(super) struct Parser<'a> {
+    text: &'a str,
     lexer: Lexer<'a>,
+    /// Tokens that have been looked at and not taken.
+    ahead: [Option<Token<'a>>; 2],
     /// Where the last token that was taken ends.
     end: usize,
     /// Bytes that splats may still take: they are the one literal that says more than it spells.
@@ -42,11 +50,11 @@ pub(super) struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { lexer: Lexer::new(text), end: 0, splat_bytes: 1 << 28 }
+        Self { text, lexer: Lexer::new(text), ahead: [None; 2], end: 0, splat_bytes: 1 << 28 }
     }
 
-    /// `program(1.3)[...]{`
-    pub(super) fn open_program(&mut self) -> Result<(), Fault> {
+    /// `program(1.3)[...]{`, and its attributes.
+    pub(super) fn open_program(&mut self) -> Result<Vec<Attribute<'a>>, Fault> {
         self.keyword("program")?;
         self.expect(b'(')?;
         let version = self.next()?;
@@ -58,8 +66,9 @@ impl<'a> Parser<'a> {
             return Err(Fault::new(version.at, what, "1.0 or 1.3"));
         }
         self.expect(b')')?;
-        self.attributes()?;
-        self.expect(b'{')
+        let attributes = self.attributes()?;
+        self.expect(b'{')?;
+        Ok(attributes)
     }
 
     /// `}` and the end of the text, once there was a function.
@@ -89,9 +98,9 @@ impl<'a> Parser<'a> {
         self.expect(b'>')?;
         self.expect(b'(')?;
         let parameters = self.list(b')', Self::declared)?;
-        self.attributes()?;
+        let attributes = self.attributes()?;
         self.expect(b'{')?;
-        Ok(Some(Header { name, opset, parameters }))
+        Ok(Some(Header { name, opset, parameters, attributes }))
     }
 
     /// The next statement of a function; `None` at its `}`, which is taken.
@@ -188,7 +197,9 @@ impl<'a> Parser<'a> {
         let attributes = self.list(b']', |parser| {
             let name = parser.name("the name of an attribute")?;
             parser.expect(b'=')?;
-            Ok(Attribute { name, value: parser.value(0)? })
+            let start = parser.peek()?.at;
+            let value = parser.value(0)?;
+            Ok(Attribute { name, value, text: &parser.text[start..parser.end] })
         })?;
         unique(attributes.iter().map(|a| a.name), "attribute")?;
         Ok(attributes)
@@ -204,7 +215,13 @@ impl<'a> Parser<'a> {
         match name.text {
             "tensor" => self.tensor_type(),
             "string" => Ok(Type::Text),
-            "state" | "dict" | "tuple" | "list" => {
+            "state" => {
+                self.expect(b'<')?;
+                let ty = self.ty(depth + 1)?;
+                self.expect(b'>')?;
+                Ok(Type::State(Box::new(ty)))
+            }
+            "dict" | "tuple" | "list" => {
                 self.expect(b'<')?;
                 let parts = self.list(b'>', |parser| match parser.peek()?.kind {
                     Kind::Number | Kind::Punctuation(b'?') => Ok(parser.next()?.text.to_string()),
@@ -300,25 +317,41 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn next(&mut self) -> Result<Token<'a>, Fault> {
-        let token = self.lexer.next()?;
+        let token = self.peek()?;
+        self.ahead = [self.ahead[1].take(), None];
         self.end = token.at + token.text.len();
         Ok(token)
     }
 
     /// The fault that something is missing after the last token, which may stand on another line than the next one.
-    fn missing(&self, expected: &str) -> Result<Fault, Fault> {
-        Ok(Fault { at: self.end, ..self.peek()?.unexpected(expected) })
+    fn missing(&mut self, expected: &str) -> Result<Fault, Fault> {
+        let end = self.end;
+        Ok(Fault { at: end, ..self.peek()?.unexpected(expected) })
     }
 
-    pub(super) fn peek(&self) -> Result<Token<'a>, Fault> {
-        self.lexer.clone().next()
+    pub(super) fn peek(&mut self) -> Result<Token<'a>, Fault> {
+        if let Some(token) = self.ahead[0] {
+            return Ok(token);
+        }
+        let token = self.lexer.next()?;
+        self.ahead[0] = Some(token);
+        Ok(token)
     }
 
-    pub(super) fn peek_second(&self) -> Result<Token<'a>, Fault> {
-        let mut ahead = self.lexer;
-        ahead.next()?;
-        ahead.next()
+    pub(super) fn peek_second(&mut self) -> Result<Token<'a>, Fault> {
+        self.peek()?;
+        if let Some(token) = self.ahead[1] {
+            return Ok(token);
+        }
+        let token = self.lexer.next()?;
+        self.ahead[1] = Some(token);
+        Ok(token)
     }
+}
+
+/// Whether a name is that of an element type, or `string`.
+pub(crate) fn is_scalar(name: &str) -> bool {
+    name == "string" || DTYPES.iter().any(|d| d.name() == name) || OTHER_DTYPES.contains(&name)
 }
 
 /// The element type of a name; `None` for one that MIL has and tensors here have not.
@@ -336,9 +369,18 @@ fn dtype(name: Name<'_>) -> Result<Option<DType>, Fault> {
 
 /// Refuses a name that occurs twice.
 pub(super) fn unique<'a>(names: impl Iterator<Item = Name<'a>>, kind: &str) -> Result<(), Fault> {
-    let mut seen = std::collections::HashSet::new();
+    /// Up to here names are compared with each other: a set of a few takes longer to make.
+    const FEW: usize = 16;
+    let (mut few, mut many): (Vec<&str>, _) = (Vec::new(), std::collections::HashSet::new());
     for name in names {
-        if !seen.insert(name.text) {
+        let fresh = if few.len() < FEW {
+            let fresh = !few.contains(&name.text);
+            few.push(name.text);
+            fresh
+        } else {
+            !few.contains(&name.text) && many.insert(name.text)
+        };
+        if !fresh {
             let what = format!("the {kind} {} is given twice", shown(name.text));
             return Err(Fault::new(name.at, what, "it once"));
         }

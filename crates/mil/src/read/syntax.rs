@@ -21,6 +21,8 @@ pub(super) enum Type {
     Tensor(DType, Vec<Option<usize>>),
     /// A string.
     Text,
+    /// A state of a tensor.
+    State(Box<Type>),
     /// A type that exists in MIL and not here, by its spelling.
     Other(String),
 }
@@ -36,6 +38,11 @@ impl Type {
         self.up_to_rank(MAX_RANK, at)
     }
 
+    /// The type of a value that only compressed weights are made of.
+    pub(super) fn compressed(&self, at: usize) -> Result<TensorType, Fault> {
+        self.up_to_rank(crate::op::constexpr::MAX_RANK, at)
+    }
+
     /// The type of a literal, which `concrete` may still refuse as that of a value.
     pub(super) fn literal(&self, at: usize) -> Result<TensorType, Fault> {
         self.up_to_rank(MAX_LITERAL_RANK, at)
@@ -45,6 +52,9 @@ impl Type {
         let (dtype, dims) = match self {
             Self::Tensor(dtype, dims) => (*dtype, dims),
             Self::Text => return Err(Fault::new(at, "the type is string", "a tensor or a number")),
+            Self::State(_) => {
+                return Err(Fault::new(at, format!("the type is {self}"), "a tensor or a number"));
+            }
             Self::Other(spelling) => {
                 let what = format!("values of type {spelling} are not supported yet");
                 return Err(Fault::new(at, what, "a tensor or a number"));
@@ -79,6 +89,7 @@ impl std::fmt::Display for Type {
                 write!(f, "tensor<{dtype}, [{}]>", dims.join(", "))
             }
             Self::Text => f.write_str("string"),
+            Self::State(ty) => write!(f, "state<{ty}>"),
             Self::Other(spelling) => f.write_str(spelling),
         }
     }
@@ -146,6 +157,16 @@ pub(super) struct Declared<'a> {
 pub(super) struct Attribute<'a> {
     pub(super) name: Name<'a>,
     pub(super) value: Value,
+    /// The value as it stands in the text; empty where there is none.
+    pub(super) text: &'a str,
+}
+
+impl Attribute<'_> {
+    /// The attribute as it is kept, if it came from text.
+    pub(super) fn kept(&self) -> Option<crate::Attribute> {
+        let tokens = super::tokens(self.text);
+        (!self.text.is_empty()).then(|| crate::Attribute::new(self.name.text, tokens))
+    }
 }
 
 /// One op.
@@ -170,4 +191,5 @@ pub(super) struct Header<'a> {
     pub(super) name: Name<'a>,
     pub(super) opset: Opset,
     pub(super) parameters: Vec<Declared<'a>>,
+    pub(super) attributes: Vec<Attribute<'a>>,
 }

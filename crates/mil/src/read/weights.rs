@@ -22,6 +22,15 @@ pub trait WeightSource {
     /// # Errors
     /// [`BlobError`] if there is no such array.
     fn tensor(&self, path: &str, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError>;
+
+    /// Checks that [`WeightSource::tensor`] would find the array, without reading it. Files that are not there are no fault: a text
+    /// can be checked without them.
+    ///
+    /// # Errors
+    /// As those of [`WeightSource::tensor`].
+    fn verify(&self, _path: &str, _offset: u64, _ty: &TensorType) -> Result<(), BlobError> {
+        Ok(())
+    }
 }
 
 /// No weight files at all: for texts without any, and for [`crate::check()`].
@@ -38,6 +47,10 @@ impl WeightSource for NoWeights {
 impl WeightSource for BlobFile {
     fn tensor(&self, _: &str, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
         Self::tensor(self, offset, ty)
+    }
+
+    fn verify(&self, _: &str, offset: u64, ty: &TensorType) -> Result<(), BlobError> {
+        Self::verify(self, offset, ty)
     }
 }
 
@@ -66,15 +79,24 @@ impl BlobFolder {
     }
 }
 
-impl WeightSource for BlobFolder {
-    fn tensor(&self, path: &str, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+impl BlobFolder {
+    /// The file that a text means by `path`.
+    fn place(&self, path: &str) -> Result<PathBuf, BlobError> {
         let outside = || BlobError::Outside { path: path.into() };
         let below = Path::new(path.strip_prefix(MODEL_PATH).ok_or_else(outside)?);
         let plain = below.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if !plain || below.as_os_str().is_empty() {
-            return Err(outside());
-        }
-        self.file(self.folder.join(below))?.tensor(offset, ty)
+        if plain && !below.as_os_str().is_empty() { Ok(self.folder.join(below)) } else { Err(outside()) }
+    }
+}
+
+impl WeightSource for BlobFolder {
+    fn tensor(&self, path: &str, offset: u64, ty: &TensorType) -> Result<Tensor, BlobError> {
+        self.file(self.place(path)?)?.tensor(offset, ty)
+    }
+
+    fn verify(&self, path: &str, offset: u64, ty: &TensorType) -> Result<(), BlobError> {
+        let place = self.place(path)?;
+        if place.exists() { self.file(place)?.verify(offset, ty) } else { Ok(()) }
     }
 }
 
@@ -88,6 +110,11 @@ pub(super) struct Arrays<'w> {
 impl<'w> Arrays<'w> {
     pub(super) fn new(source: &'w dyn WeightSource, blobs: Blobs) -> Self {
         Self { source, blobs, read: RefCell::default() }
+    }
+
+    /// Refuses an array that is not in its file, if the file is there.
+    pub(super) fn verify(&self, blob: &Blob, ty: &TensorType, at: usize) -> Result<(), Fault> {
+        self.source.verify(&blob.path, blob.offset, ty).map_err(|e| Fault::new(at, e.to_string(), ""))
     }
 
     pub(super) fn get(&self, blob: &Blob, ty: &TensorType, at: usize) -> Result<Arc<Tensor>, Fault> {

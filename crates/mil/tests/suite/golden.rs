@@ -13,7 +13,7 @@ use super::tensor;
 
 #[track_caller]
 fn prints(case: &str, functions: Vec<Function>) -> Emitted {
-    let program = Program { functions };
+    let program = Program::new(functions);
     let emitted = print(&program).unwrap();
     assert_eq!(print(&program.clone()).unwrap(), emitted, "the same program gives the same bytes");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(format!("{case}.mil"));
@@ -34,7 +34,7 @@ fn prints(case: &str, functions: Vec<Function>) -> Emitted {
 }
 
 fn refuses(f: Builder, message: &str) {
-    let error = print(&Program { functions: vec![f.finish()] }).unwrap_err();
+    let error = print(&Program::new(vec![f.finish()])).unwrap_err();
     assert_eq!(error.to_string(), message);
 }
 
@@ -242,9 +242,9 @@ fn functions_share_one_weight_file() {
     };
     let emitted = prints("two_functions", vec![make("first", 1), make("second", 1), make("third", 2)]);
     assert_eq!(emitted.weights[0], 2);
-    let twice = print(&Program { functions: vec![make("f", 1), make("f", 1)] }).unwrap_err();
+    let twice = print(&Program::new(vec![make("f", 1), make("f", 1)])).unwrap_err();
     assert_eq!(twice.to_string(), "the function name `f` is no identifier or is taken twice");
-    let dotted = print(&Program { functions: vec![make("f.g", 1)] }).unwrap_err();
+    let dotted = print(&Program::new(vec![make("f.g", 1)])).unwrap_err();
     assert_eq!(dotted.to_string(), "the function name `f.g` is no identifier or is taken twice");
 }
 

@@ -3,6 +3,8 @@
 mod elementwise;
 mod evaluator;
 mod golden;
+mod mutations;
+mod packages;
 mod properties;
 mod reading;
 mod refusals;

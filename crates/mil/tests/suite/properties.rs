@@ -1,10 +1,11 @@
 //! Random cases.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::OnceLock;
 
 use arcane_mil::{
-    Binary, Builder, Function, Opset, Program, Role, TensorType, ValueId, broadcast, evaluate, identifiers,
-    print, remove_dead_code,
+    Binary, Builder, Function, NoWeights, Opset, Program, Role, TensorType, ValueId, broadcast, evaluate,
+    identifiers, print, print_package, read, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 use proptest::prelude::*;
@@ -89,9 +90,32 @@ proptest! {
         let f = f.finish();
         let inputs = BTreeMap::from([("x".to_string(), iota(&[2, 2]))]);
         let values = evaluate(&f, &inputs).unwrap();
-        let emitted = print(&Program { functions: vec![f] }).unwrap();
+        let emitted = print(&Program::new(vec![f])).unwrap();
         let program = comes_back(&emitted);
         prop_assert_eq!(evaluate(&program.functions[0], &inputs).unwrap(), values);
+    }
+
+    #[test]
+    fn parts_of_the_golden_programs_are_read_as_they_were(
+        which in any::<prop::sample::Index>(),
+        outputs in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+        paths in prop::collection::vec("[ab_.2é@\"\\\\\n]{0,3}", 1..60),
+    ) {
+        let functions = golden_functions();
+        let mut f = Builder::extend(which.get(functions));
+        let values: Vec<ValueId> = f.function().operations().iter().flat_map(|o| o.results.clone()).collect();
+        for (&v, path) in values.iter().zip(&paths) {
+            f.set_path(v, path.clone());
+        }
+        for (i, o) in outputs.iter().enumerate() {
+            let v = *o.get(&values);
+            f.output(&format!("out{i}"), v);
+        }
+        let program = Program::new(vec![remove_dead_code(&f.finish())]);
+        comes_back(&print(&program).unwrap());
+        if print_package(&program).is_ok() {
+            super::packages::comes_back(&program);
+        }
     }
 
     #[test]
@@ -113,9 +137,18 @@ proptest! {
             prop_assert!(first.is_ascii_alphabetic() || first == '_', "{}", name);
             prop_assert!(chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '@'), "{}", name);
         }
-        let printed = print(&Program { functions: vec![f] });
+        let printed = print(&Program::new(vec![f]));
         prop_assert!(printed.is_ok());
     }
+}
+
+/// The functions of the golden texts that need no weight files: every op is in one of them.
+fn golden_functions() -> &'static [Function] {
+    static ALL: OnceLock<Vec<Function>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let texts = super::mutations::texts().into_iter();
+        texts.filter_map(|(_, text)| read(&text, &NoWeights).ok()).flat_map(|p| p.functions).collect()
+    })
 }
 
 /// Which op, and which of the earlier values it takes.

@@ -56,7 +56,7 @@ fn golden(case: &str) -> String {
 }
 
 /// The golden texts give every op run-time operands, which only programs in memory may do with `linear`.
-fn without_open_linear(text: &str) -> String {
+pub(super) fn without_open_linear(text: &str) -> String {
     text.lines()
         .filter(|l| !l.contains(" = linear(weight = a0_x") && !l.contains(" = linear(bias = a4"))
         .fold(String::new(), |mut all, line| {
@@ -87,6 +87,35 @@ fn both_dialects_are_read_under_both_versions() {
     let f = function(long);
     assert_eq!(f.ty(f.outputs()[0].value), &TensorType::new(DType::F16, &[]));
     assert_eq!(f.value(f.outputs()[0].value).path, "y");
+}
+
+#[test]
+fn attributes_without_a_meaning_are_kept() {
+    let short = "program(1.3)\n\
+        [author = string(\"a, b\"), buildInfo = dict<string, string>({{\"coremltools-version\", \"9.0\"}})]\n\
+        {\n    func main<ios18>(tensor<fp16, [2]> x) \
+        [FlexibleShapeInformation = tuple<string, dict<string, tensor<int32, [?]>>>((\"RangeDims\", {{\"x\", [1, 2]}}))] {\n\
+        \x20           tensor<fp16, [2]> w = const()[name = string(\"w\"), note = int32(-1), val = tensor<fp16, [2]>([0x1p+0, 0x1p+1])];\n\
+        \x20           tensor<fp16, [2]> y = add(x = x, y = w)[alpha = fp16(0x1p-1), name = string(\"y\"), odd = tensor<bool, [2]>([true, false])];\n\
+        \x20       } -> (y);\n}\n";
+    let program = read(short, &NoWeights).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(print(&program).unwrap().text, short);
+    // The same in the long dialect, and from any spelling.
+    let long = print(&read(&short.replace("ios18", "ios16"), &NoWeights).unwrap()).unwrap().text;
+    assert!(
+        long.contains(
+            "alpha = tensor<fp16, []>(0x1p-1), name = tensor<string, []>(\"y\"), odd = tensor<bool, [2]>"
+        ),
+        "{long}"
+    );
+    assert!(
+        long.contains("tuple<tensor<string, []>, dict<tensor<string, []>, tensor<int32, [?]>>>"),
+        "{long}"
+    );
+    assert_eq!(print(&read(&long, &NoWeights).unwrap()).unwrap().text, long);
+    let loose = short.replace(", ", " ,\n").replace("= ", "=").replace("a ,\nb", "a, b");
+    assert_eq!(print(&read(&loose, &NoWeights).unwrap()).unwrap().text, short);
+    assert_eq!(print(&read(&long.replace("ios16", "ios18"), &NoWeights).unwrap()).unwrap().text, short);
 }
 
 #[test]
@@ -133,6 +162,16 @@ fn literals_stand_for_operands() {
     let Op::Const(tensor) = &f.operations()[0].op else { panic!("{:?}", f.operations()[0]) };
     assert_eq!(**tensor, Tensor::from_f64s(DType::F16, &[2], &[1.0, 2.0]).unwrap());
     assert_eq!(f.value(f.operations()[0].results[0]).path, "y.values.1");
+}
+
+#[test]
+fn bare_flags_are_bools_unless_a_value_is_called_so() {
+    let kept =
+        "tensor<fp16, [2, 1]> y = reduce_sum(axes = tensor<int32, [1]>([1]), keep_dims = true, x = x);";
+    assert!(matches!(last(kept), Op::Reduce { keep_dims: true, .. }));
+    let not = "bool true = const()[val = bool(false)];
+        tensor<fp16, [2]> y = reduce_sum(axes = tensor<int32, [1]>([1]), keep_dims = true, x = x);";
+    assert!(matches!(last(not), Op::Reduce { keep_dims: false, .. }));
 }
 
 #[test]

@@ -120,6 +120,22 @@ fn records_are_checked() {
 }
 
 #[test]
+fn what_other_writers_leave_in_the_headers_does_not_matter() {
+    let mut bytes = bytes();
+    let whole = attempt(&bytes, 64, &ty(DType::F16, &[2, 3])).unwrap();
+    bytes[..4].fill(0xff);
+    bytes[8..64].fill(0xaa);
+    bytes[96..128].fill(0x55);
+    bytes[72..80].fill(0);
+    assert_eq!(attempt(&bytes, 64, &ty(DType::F16, &[2, 3])).unwrap(), whole);
+    let message = ": at offset 64: the array is at 128 and has 2000 bytes, between 128 and 261 was expected";
+    assert_eq!(attempt(&bytes, 64, &ty(DType::F16, &[1000])).unwrap_err(), message);
+    let file = BlobFile::from_bytes(Path::new("w"), bytes).unwrap();
+    assert!(file.verify(64, &ty(DType::F16, &[2, 3])).is_ok());
+    assert!(file.verify(64, &ty(DType::F16, &[1000])).is_err());
+}
+
+#[test]
 fn int8_under_the_code_of_fp16_is_read() {
     let mut bytes = bytes();
     bytes[196] = 1;
