@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use arcane_compile::{Plan, plan_functions};
-use arcane_mil::{BlobFolder, Function, TensorType, read};
+use arcane_mil::{BlobFolder, Function, TensorType, read_for};
 use arcane_session::{Session, SessionError};
 use arcane_tensor::{Tensor, read_npz, write_npz};
 
@@ -35,9 +35,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let file = ProgramFile::read(&arguments.program)?;
     let weights = BlobFolder::new(arguments.weights.as_deref().unwrap_or(file.folder()));
-    let program = read(&file.text, &weights).map_err(|e| file.refused(&e))?;
+    // Shapes may depend on the inputs. Where these are missing, what is wrong with the program is said first.
+    let arrays = read_npz(&arguments.inputs);
+    let given = arrays.iter().flatten().cloned().collect();
+    let program = read_for(&file.text, &weights, &given).map_err(|e| file.refused(&e))?;
     let function = choose(&program, arguments.function.as_deref(), &file.path)?;
-    let inputs = read_inputs(&arguments.inputs, function)?;
+    let inputs = bind_inputs(&arguments.inputs, arrays.map_err(|e| Failure::Input(e.into()))?, function)?;
     let chosen = arguments.device.choose(Device::Cpu)?;
     let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path.display()));
     let plan = plan_functions(std::slice::from_ref(function), &chosen.environment.planning())
@@ -51,9 +54,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// An array of the declared type for each parameter, in their order.
-fn read_inputs(path: &Path, function: &Function) -> Result<Vec<(String, Tensor)>, Failure> {
+fn bind_inputs(
+    path: &Path,
+    mut arrays: Vec<(String, Tensor)>,
+    function: &Function,
+) -> Result<Vec<(String, Tensor)>, Failure> {
     let wrong = |what: String| Failure::input(format!("{}: {what}", path.display()));
-    let mut arrays = read_npz(path).map_err(|e| Failure::Input(e.into()))?;
     let mut inputs = Vec::with_capacity(arrays.len());
     for p in function.parameters() {
         let expected = function.ty(p.value);

@@ -4,6 +4,14 @@
 //! own, or one of a family with a module of its own. Axes are stored counted from the front.
 
 pub(crate) mod convolution;
+pub(crate) mod dimensions;
+pub(crate) mod index;
+pub(crate) mod join;
+pub(crate) mod make;
+pub(crate) mod pad;
+pub(crate) mod rearrange;
+pub(crate) mod sample;
+pub(crate) mod slice;
 pub(crate) mod window;
 
 use std::sync::Arc;
@@ -11,6 +19,14 @@ use std::sync::Arc;
 use arcane_tensor::{DType, Tensor};
 
 use self::convolution::Convolution;
+use self::dimensions::Dimensions;
+use self::index::Index;
+use self::join::Join;
+use self::make::Make;
+use self::pad::Pad;
+use self::rearrange::Rearrange;
+use self::sample::Sample;
+use self::slice::Slice;
 use crate::ValueId;
 
 /// Element-wise ops of one operand; the result has the operand's type.
@@ -105,6 +121,16 @@ pub enum ScatterMode {
     Add,
     /// The update; the last one where indices repeat
     Update,
+    /// data − update
+    Sub,
+    /// data · update
+    Mul,
+    /// data / update; integers truncate toward zero
+    Div,
+    /// The larger; NaN if either is
+    Max,
+    /// The smaller; NaN if either is
+    Min,
 }
 
 /// One op with its operands and parameters.
@@ -290,6 +316,22 @@ pub enum Op {
         /// Lengths that sum to the axis's.
         sizes: Vec<usize>,
     },
+    /// See [`Slice`].
+    Slice(Slice),
+    /// See [`Pad`].
+    Pad(Pad),
+    /// See [`Dimensions`].
+    Dimensions(Dimensions),
+    /// See [`Rearrange`].
+    Rearrange(Rearrange),
+    /// See [`Join`].
+    Join(Join),
+    /// See [`Make`].
+    Make(Make),
+    /// See [`Index`].
+    Index(Index),
+    /// See [`Sample`].
+    Sample(Sample),
     /// The whole repeated `reps[i]` times along dimension i.
     Tile {
         /// The operand.
@@ -379,11 +421,20 @@ impl Reduce {
 }
 
 impl ScatterMode {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Add, Self::Update, Self::Sub, Self::Mul, Self::Div, Self::Max, Self::Min];
+
     /// The name in MIL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Update => "update",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Div => "div",
+            Self::Max => "max",
+            Self::Min => "min",
         }
     }
 }
@@ -413,6 +464,14 @@ impl Op {
             Self::Transpose { .. } => "transpose",
             Self::Concat { .. } => "concat",
             Self::Split { .. } => "split",
+            Self::Slice(s) => s.name(),
+            Self::Pad(_) => "pad",
+            Self::Dimensions(d) => d.name(),
+            Self::Rearrange(r) => r.kind.name(),
+            Self::Join(j) => j.name(),
+            Self::Make(m) => m.name(),
+            Self::Index(i) => i.name(),
+            Self::Sample(s) => s.name(),
             Self::Tile { .. } => "tile",
             Self::Fill { .. } => "fill",
         }
@@ -424,6 +483,17 @@ impl Op {
         let mut copy = self.clone();
         copy.for_each_operand(|v| found.push(*v));
         found
+    }
+
+    /// Whether the results depend on the operands' types alone.
+    pub(crate) const fn reads_only_types(&self) -> bool {
+        matches!(self, Self::Make(Make::Shape { .. } | Make::FillLike { .. }))
+    }
+
+    /// The op with all its operands the same: equal for two ops that differ in their operands alone.
+    #[must_use]
+    pub fn without_operands(&self) -> Self {
+        self.map_operands(|_| ValueId(0))
     }
 
     /// The same op with each operand replaced by `map` of it.
@@ -483,7 +553,13 @@ impl Op {
                 f(indices);
                 f(updates);
             }
-            Self::Concat { values, .. } => values.iter_mut().for_each(f),
+            Self::Slice(s) => s.for_each_operand(&mut f),
+            Self::Pad(Pad { x, .. }) | Self::Rearrange(Rearrange { x, .. }) => f(x),
+            Self::Dimensions(d) => d.for_each_operand(&mut f),
+            Self::Make(m) => m.for_each_operand(&mut f),
+            Self::Index(i) => i.for_each_operand(&mut f),
+            Self::Sample(s) => s.for_each_operand(&mut f),
+            Self::Concat { values, .. } | Self::Join(Join { values, .. }) => values.iter_mut().for_each(f),
         }
     }
 }

@@ -230,6 +230,13 @@ impl Printer<'_> {
                     format!("({})", names.join(", "))
                 }
                 Argument::Const(value) => self.parameter(first.index(), parameter, &value)?,
+                Argument::Consts(values) => {
+                    let mut names = Vec::new();
+                    for value in &values {
+                        names.push(self.parameter(first.index(), parameter, value)?);
+                    }
+                    format!("({})", names.join(", "))
+                }
             };
             spelled.push(format!("{parameter} = {argument}"));
         }

@@ -1,14 +1,15 @@
 //! From statements to a function: names, constants, results.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
 
 use super::arguments::Arguments;
+use super::known::KnownValues;
 use super::lexer::shown;
 use super::parser::unique;
-use super::syntax::{Blob, Content, Header, Name, Statement, Type, Value};
+use super::syntax::{Blob, Content, Header, Item, Name, Statement, Type, Value};
 use super::weights::Arrays;
 use super::{Blobs, Fault, ops};
 use crate::{Builder, Function, Op, Operation, Opset, Output, Role, Strictness, TensorType, ValueId, verify};
@@ -19,6 +20,8 @@ pub(super) enum Bound {
     Value(ValueId),
     /// An index into the constants.
     Constant(usize),
+    /// A result whose shape depends on run-time values, in a text that is checked only.
+    Open,
 }
 
 /// A named constant.
@@ -43,13 +46,19 @@ pub(super) struct Lowering<'a> {
     n_parameters: usize,
     /// The constants among the values.
     tensors: HashMap<ValueId, Arc<Tensor>>,
+    /// Values that follow from constants, shapes and given inputs.
+    known: KnownValues,
     /// Arrays of weight files that are parameters here.
     promoted: HashSet<ValueId>,
     arrays: &'a Arrays<'a>,
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(header: &Header<'a>, arrays: &'a Arrays<'a>) -> Result<Self, Fault> {
+    pub(super) fn new(
+        header: &Header<'a>,
+        arrays: &'a Arrays<'a>,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<Self, Fault> {
         let mut lowering = Self {
             builder: Builder::new(header.name.text, header.opset),
             function: header.name,
@@ -57,12 +66,20 @@ impl<'a> Lowering<'a> {
             constants: Vec::new(),
             n_parameters: header.parameters.len(),
             tensors: HashMap::new(),
+            known: KnownValues::default(),
             promoted: HashSet::new(),
             arrays,
         };
         for p in &header.parameters {
-            let ty = p.ty.concrete(p.at)?;
+            let input = inputs.get(p.name.text);
+            let ty = match input.map(|t| TensorType::new(t.dtype(), t.shape())) {
+                Some(given) if p.ty.is_open() && p.ty.admits(&given) => given,
+                _ => p.ty.concrete(p.at)?,
+            };
             let value = lowering.builder.parameter(p.name.text, ty, Role::Batch);
+            if let Some(input) = input.filter(|t| p.ty.admits(&TensorType::new(t.dtype(), t.shape()))) {
+                lowering.known.give(value, input);
+            }
             lowering.define(p.name, Bound::Value(value))?;
         }
         Ok(lowering)
@@ -99,6 +116,7 @@ impl<'a> Lowering<'a> {
                 self.constants[i].used = true;
                 self.constants[i].value
             }
+            Bound::Open => return Err(open(name)),
         };
         value.ok_or_else(|| {
             Fault::new(name.at, format!("{} is a string", shown(name.text)), "a tensor or a number")
@@ -138,9 +156,21 @@ impl<'a> Lowering<'a> {
         Ok(v)
     }
 
+    /// A constant that the text does not have.
+    pub(super) fn tensor(&mut self, path: &str, tensor: Tensor) -> ValueId {
+        let v = self.builder.constant(path, tensor.clone());
+        self.tensors.insert(v, Arc::new(tensor));
+        v
+    }
+
     /// Whether a value is a constant of the text.
     pub(super) fn is_constant(&self, v: ValueId) -> bool {
         self.tensors.contains_key(&v) || self.promoted.contains(&v)
+    }
+
+    /// The value, where it follows from constants and shapes; from given inputs, too, where `inputs` says so.
+    pub(super) fn known(&self, v: ValueId, inputs: bool) -> Option<Arc<Tensor>> {
+        self.tensors.get(&v).cloned().or_else(|| self.known.get(v, inputs))
     }
 
     /// The value in another type: a constant rounded to it, of another value a cast.
@@ -195,6 +225,21 @@ impl<'a> Lowering<'a> {
     }
 
     fn op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
+        match self.known_op(statement, path) {
+            Err(fault) if fault.open && self.arrays.blobs == Blobs::Promote => {
+                for item in statement.arguments.iter().flat_map(|a| &a.items) {
+                    if let Item::Reference(reference) = item {
+                        self.lookup(*reference)?;
+                    }
+                }
+                statement.results.iter().try_for_each(|r| self.define(r.name, Bound::Open))
+            }
+            result => result,
+        }
+    }
+
+    /// An op whose results have known shapes.
+    fn known_op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
         let at = statement.op.at;
         let name = statement.op.text;
         let mut arguments = Arguments::new(self, statement);
@@ -206,9 +251,11 @@ impl<'a> Lowering<'a> {
             return Err(Fault::new(at, what, results.len().to_string()));
         }
         for (i, (declared, &v)) in statement.results.iter().zip(&results).enumerate() {
-            let ty = declared.ty.concrete(declared.at)?;
-            if ty != *self.ty(v) {
-                let what = format!("{} is declared as {ty}", shown(declared.name.text));
+            if !declared.ty.is_open() {
+                declared.ty.concrete(declared.at)?;
+            }
+            if !declared.ty.admits(self.ty(v)) {
+                let what = format!("{} is declared as {}", shown(declared.name.text), declared.ty);
                 let expected = format!("{}, which {name} gives", self.ty(v));
                 return Err(Fault::new(declared.at, what, expected));
             }
@@ -222,8 +269,11 @@ impl<'a> Lowering<'a> {
 
     /// Appends an op that stands for `op` in the text.
     pub(super) fn push(&mut self, path: &str, op: Op, spelled: Name<'_>) -> Result<Vec<ValueId>, Fault> {
-        let built = self.builder.push_at(path, op);
-        built.map_err(|e| Fault::new(spelled.at, format!("{}: {}", spelled.text, e.source), ""))
+        let built = self.builder.push_at(path, op.clone());
+        let results =
+            built.map_err(|e| Fault::new(spelled.at, format!("{}: {}", spelled.text, e.source), ""))?;
+        self.known.follow(self.builder.function(), &op, &results, &self.tensors);
+        Ok(results)
     }
 
     /// Declares the outputs and ends the function.
@@ -231,7 +281,10 @@ impl<'a> Lowering<'a> {
         unique(outputs.iter().copied(), "output")?;
         let mut returned = Vec::new();
         for output in outputs {
-            let mut value = self.operand(*output)?;
+            let mut value = match self.operand(*output) {
+                Err(fault) if fault.open && self.arrays.blobs == Blobs::Promote => continue,
+                value => value?,
+            };
             if value.index() < self.n_parameters {
                 let what = format!("the output {} is a parameter", shown(output.text));
                 return Err(Fault::new(output.at, what, "the result of an op (insert an identity)"));
@@ -253,6 +306,10 @@ impl<'a> Lowering<'a> {
         verify(&function, strictness).map_err(|e| Fault::new(self.function.at, e.to_string(), ""))?;
         Ok(function)
     }
+}
+
+fn open(name: Name<'_>) -> Fault {
+    Fault::open(name.at, format!("the shape of {} depends on run-time values", shown(name.text)))
 }
 
 /// The path of a statement's first result: its `name` attribute, or else its identifier.
