@@ -145,7 +145,15 @@ fn subjects(op: &Op) -> &'static [Subject] {
         Op::Split { .. } => &[Subject::Computation, Subject::Split],
         Op::Tile { .. } => &[Subject::Computation, Subject::Tile],
         Op::Fill { .. } => &[Subject::Computation, Subject::Fill],
-        Op::Cast { .. }
+        Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Dimensions(_)
+        | Op::Rearrange(_)
+        | Op::Join(_)
+        | Op::Make(_)
+        | Op::Index(_)
+        | Op::Sample(_)
+        | Op::Cast { .. }
         | Op::Compare { .. }
         | Op::Logical { .. }
         | Op::Select { .. }

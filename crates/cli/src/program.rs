@@ -1,9 +1,10 @@
 //! Programs as files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use arcane_mil::{BlobFolder, Function, Package, Program, ReadError, check, read};
-use arcane_tensor::read_limited;
+use arcane_mil::{BlobFolder, Function, Package, Program, ReadError, check, read, read_for};
+use arcane_tensor::{Tensor, read_limited};
 
 use crate::failure::Failure;
 
@@ -76,6 +77,21 @@ impl ProgramFile {
         match self {
             Self::Text { text, .. } => read(text, &weights).map_err(|e| self.refused(&e)),
             Self::Package { package, .. } => package.read(&weights).map_err(|e| Failure::Input(e.into())),
+        }
+    }
+
+    /// As [`ProgramFile::program`]; dimensions that a text leaves open are those for the given inputs.
+    pub(crate) fn program_for(
+        &self,
+        weights: Option<&Path>,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<Program, Failure> {
+        match self {
+            Self::Text { text, .. } => {
+                let weights = BlobFolder::new(weights.unwrap_or(self.folder()));
+                read_for(text, &weights, inputs).map_err(|e| self.refused(&e))
+            }
+            Self::Package { .. } => self.program(weights),
         }
     }
 

@@ -34,9 +34,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let file = ProgramFile::open(&arguments.program)?;
-    let program = file.program(arguments.weights.as_deref())?;
+    // Shapes may depend on the inputs. Where these are missing, what is wrong with the program is said first.
+    let arrays = read_npz(&arguments.inputs);
+    let given = arrays.iter().flatten().cloned().collect();
+    let program = file.program_for(arguments.weights.as_deref(), &given)?;
     let function = file.choose(&program, arguments.function.as_deref())?;
-    let inputs = read_inputs(&arguments.inputs, function)?;
+    let inputs = bind_inputs(&arguments.inputs, arrays.map_err(|e| Failure::Input(e.into()))?, function)?;
     let chosen = arguments.device.choose(Device::Cpu)?;
     let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path().display()));
     let plan = plan_functions(std::slice::from_ref(function), &chosen.environment.planning())
@@ -51,9 +54,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// An array of the declared type for each parameter, in their order.
-fn read_inputs(path: &Path, function: &Function) -> Result<Vec<(String, Tensor)>, Failure> {
+fn bind_inputs(
+    path: &Path,
+    mut arrays: Vec<(String, Tensor)>,
+    function: &Function,
+) -> Result<Vec<(String, Tensor)>, Failure> {
     let wrong = |what: String| Failure::input(format!("{}: {what}", path.display()));
-    let mut arrays = read_npz(path).map_err(|e| Failure::Input(e.into()))?;
     let mut inputs = Vec::with_capacity(arrays.len());
     for p in function.parameters() {
         let expected = function.ty(p.value);

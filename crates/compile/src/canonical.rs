@@ -127,6 +127,14 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             number(sink, *axis);
             numbers(sink, sizes);
         }
+        Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Dimensions(_)
+        | Op::Rearrange(_)
+        | Op::Join(_)
+        | Op::Make(_)
+        | Op::Index(_)
+        | Op::Sample(_) => text(sink, &format!("{:?}", op.without_operands())),
         Op::Tile { reps, .. } => numbers(sink, reps),
         Op::Fill { shape, dtype, value } => {
             ty(sink, &TensorType::new(*dtype, shape));

@@ -168,9 +168,15 @@ impl<'a> Layer<'a> {
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
             | Op::Scatter { .. }
-            | Op::ScatterAlongAxis { .. } => {
-                Err(format!("`{}` has no form on the engine", operation.op.name()))
-            }
+            | Op::ScatterAlongAxis { .. }
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Dimensions(_)
+            | Op::Rearrange(_)
+            | Op::Join(_)
+            | Op::Make(_)
+            | Op::Index(_)
+            | Op::Sample(_) => Err(format!("`{}` has no form on the engine", operation.op.name())),
         }
     }
 
@@ -574,7 +580,15 @@ pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }
                 | Op::Scatter { .. }
-                | Op::ScatterAlongAxis { .. } => false,
+                | Op::ScatterAlongAxis { .. }
+                | Op::Slice(_)
+                | Op::Pad(_)
+                | Op::Dimensions(_)
+                | Op::Rearrange(_)
+                | Op::Join(_)
+                | Op::Make(_)
+                | Op::Index(_)
+                | Op::Sample(_) => false,
             };
         places.push(if engine { Place::Engine } else { Place::Host });
     }

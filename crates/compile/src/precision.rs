@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    Function, Op, Operation, Parameter, PoolKind, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary,
-    ValueId, remove_dead_code,
+    Function, Index, Op, Operation, Parameter, PoolKind, Reduce, Rewriter, Role, ScatterMode, TensorType,
+    Unary, ValueId, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -160,11 +160,18 @@ impl OpClass {
             Op::State(_) => Self::Movement,
             // Their results have the types that they declare.
             Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
-            Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
-                ScatterMode::Add => Self::Scatter,
+            Op::Scatter { mode, .. }
+            | Op::ScatterAlongAxis { mode, .. }
+            | Op::Index(Index::ScatterNd { mode, .. }) => match mode {
+                ScatterMode::Add
+                | ScatterMode::Sub
+                | ScatterMode::Mul
+                | ScatterMode::Div
+                | ScatterMode::Max
+                | ScatterMode::Min => Self::Scatter,
                 ScatterMode::Update => Self::Movement,
             },
-            Op::GatherAlongAxis { .. } => Self::Scatter,
+            Op::GatherAlongAxis { .. } | Op::Sample(_) => Self::Scatter,
             Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => {
                 Self::ElementWise
             }
@@ -172,8 +179,17 @@ impl OpClass {
             | Op::Transpose { .. }
             | Op::Split { .. }
             | Op::Concat { .. }
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Dimensions(_)
+            | Op::Rearrange(_)
+            | Op::Join(_)
+            | Op::Index(
+                Index::GatherNd { .. } | Index::GatherBatched { .. } | Index::ReverseSequence { .. },
+            )
             | Op::Tile { .. }
             | Op::Gather { .. } => Self::Movement,
+            Op::Make(_) => Self::Cast,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
             Op::Cast { .. } => Self::Cast,
         }
@@ -302,7 +318,13 @@ impl Mixer<'_> {
     }
 
     fn cast(&mut self, operation: &Operation) {
-        let Op::Cast { x, dtype: declared } = operation.op else { unreachable!("only casts are declared") };
+        let Op::Cast { x, dtype: declared } = operation.op else {
+            // Another op whose parameters name its type.
+            let old = self.old;
+            let own = |v| if is_mixed(old, v) { self.want(v, old.ty(v).dtype) } else { self.rewriter.get(v) };
+            let op = operation.op.map_operands(own);
+            return self.rewriter.replace(operation, op);
+        };
         let from = self.old.ty(x).dtype;
         let dtype = if from == DType::Bool && declared == DType::F32 { DType::F16 } else { declared };
         let x = if self.constant[x.index()] { self.want(x, from) } else { self.rewriter.get(x) };

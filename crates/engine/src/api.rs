@@ -46,7 +46,7 @@ pub enum EngineError {
         given: TensorType,
     },
     /// A run-time index is out of range.
-    #[error("{op} at `{path}`: index {index} is outside 0..{limit}")]
+    #[error("{op} at `{path}`: index {index} is outside an axis of {limit}")]
     Index {
         /// The op's name.
         op: &'static str,

@@ -3,6 +3,7 @@
 //! [`cases`] is the table; [`check`] runs one case on an engine and compares every output with
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
+mod movement;
 mod products;
 
 use std::collections::BTreeMap;
@@ -207,6 +208,12 @@ pub fn cases() -> Vec<Case> {
         attention(&mut table, dtype);
         movement(&mut table, dtype);
         indexing(&mut table, dtype);
+        movement::slices(&mut table, dtype);
+        movement::pads(&mut table, dtype);
+        movement::rearrangements(&mut table, dtype);
+        movement::dimensions(&mut table, dtype);
+        movement::indices(&mut table, dtype);
+        movement::samples(&mut table, dtype);
         chains(&mut table, dtype);
     }
     logic(&mut table);

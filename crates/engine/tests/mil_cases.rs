@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use arcane_engine::{LoadOptions, SoftwareEngine, conformance};
-use arcane_mil::{BlobFolder, NoWeights, Program, check, evaluate, print, read};
+use arcane_mil::{BlobFolder, NoWeights, Program, check, evaluate, print, read, read_for};
 use arcane_tensor::{DType, Tensor, read_npz, round_to};
 use serde_json::Value;
 
@@ -87,11 +87,11 @@ fn outcome(case: &Case, engine: &SoftwareEngine) -> Result<(), String> {
         _ => checked.map_err(|e| format!("check: {e}"))?,
     };
     let weights = case.folder.join(case.about["weights"].as_str().unwrap_or(""));
-    let program = read(&text, &BlobFolder::new(&weights)).map_err(|e| format!("read: {e}"))?;
-    comes_back(&program, &case.folder)?;
     let arrays = read_npz(&case.folder.join("io.npz")).map_err(|e| e.to_string())?;
     let inputs = arrays.iter().filter_map(|(n, t)| Some((n.strip_prefix("in.")?.to_string(), t.clone())));
     let inputs: BTreeMap<String, Tensor> = inputs.collect();
+    let program = read_for(&text, &BlobFolder::new(&weights), &inputs).map_err(|e| format!("read: {e}"))?;
+    comes_back(&program, &case.folder)?;
     let got = evaluate(&program.functions[0], &inputs).map_err(|e| format!("reference: {e}"))?;
     accept(case, &arrays, &got).map_err(|e| format!("reference: {e}"))?;
     for fuse in [true, false] {

@@ -3,6 +3,8 @@
 //! `g` is the adjoint of a result. The spelling of each rule is part of what engines recognise: attention's, softmax's and the
 //! norms' are written in one way only.
 
+mod movement;
+
 use arcane_mil::{
     Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, StateOp, Unary, ValueId,
 };
@@ -17,7 +19,7 @@ use crate::spatial;
 pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
     let y = operation.results[0];
     match &operation.op {
-        Op::Const(_) | Op::Fill { .. } | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
+        Op::Const(_) | Op::Fill { .. } | Op::Make(_) | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
         Op::Unary { kind, x } => unary(a, *kind, *x, y),
         Op::Cast { x, .. } => cast(a, *x, y),
         Op::Binary { kind, x, y: right } => binary(a, *kind, *x, *right, y),
@@ -61,15 +63,24 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
                 f.scatter_along_axis_add(zeros, *indices, g, *axis)
             })
         }
-        Op::Scatter { mode: ScatterMode::Update, .. }
-        | Op::ScatterAlongAxis { mode: ScatterMode::Update, .. } => {
+        Op::Slice(s) => movement::slice(a, s, y),
+        Op::Pad(p) => movement::pad(a, p, y),
+        Op::Rearrange(r) => movement::rearrange(a, r, y),
+        Op::Join(j) => movement::join(a, j, y),
+        Op::Index(i) => return movement::index(a, i, operation),
+        Op::Sample(s) => return movement::sample(a, s, operation),
+        Op::Dimensions(d) => {
+            let g = a.full(y)?;
+            a.give(d.x(), |f| f.reshape(g, &f.shape(d.x())))
+        }
+        Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } if *mode != ScatterMode::Add => {
             return Err(GradError::NotDifferentiable {
                 op: operation.op.name(),
                 path: a.f.function().value(y).path.clone(),
                 why: "which of several updates of one element stays is not known before run time; mode `add` was expected",
             });
         }
-        Op::Scatter { data, indices, updates, axis, mode: ScatterMode::Add } => {
+        Op::Scatter { data, indices, updates, axis, mode: _ } => {
             let g = a.of(y);
             a.give(*data, |_| Ok(g))?;
             a.give(*updates, |f| {
@@ -77,7 +88,7 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
                 f.gather(g, *indices, *axis)
             })
         }
-        Op::ScatterAlongAxis { data, indices, updates, axis, mode: ScatterMode::Add } => {
+        Op::ScatterAlongAxis { data, indices, updates, axis, mode: _ } => {
             let g = a.of(y);
             a.give(*data, |_| Ok(g))?;
             a.give(*updates, |f| {

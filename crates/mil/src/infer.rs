@@ -2,6 +2,7 @@
 
 use arcane_tensor::{DType, element_count};
 
+use crate::op::rearrange::Factors;
 use crate::{Op, Reduce, StateOp, TensorType, Unary, ValueId};
 
 /// Why an op is ill-typed. The message names the operands' types and what was expected.
@@ -15,9 +16,17 @@ macro_rules! ensure {
 
 mod constexpr;
 mod convolution;
+mod dimensions;
+mod index;
+mod join;
+mod make;
+mod pad;
 mod pool;
 mod quantize;
+mod rearrange;
 mod recurrent;
+mod sample;
+mod slice;
 
 /// The shape that two operands broadcast to, as in numpy; `None` if they do not.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
@@ -184,6 +193,14 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
             };
             Ok(sizes.iter().map(piece).collect())
         }
+        Op::Slice(s) => slice::slice(s, types).map(|t| vec![t]),
+        Op::Pad(p) => pad::pad(p, types(p.x)).map(|t| vec![t]),
+        Op::Dimensions(d) => dimensions::dimensions(d, types).map(|t| vec![t]),
+        Op::Rearrange(r) => rearrange::rearrange(r, types(r.x)).map(|t| vec![t]),
+        Op::Join(j) => join::join(j, types).map(|t| vec![t]),
+        Op::Make(m) => make::make(m, types).map(|t| vec![t]),
+        Op::Index(i) => index::indexed(i, types).map(|t| vec![t]),
+        Op::Sample(s) => sample::sample(s, types).map(|t| vec![t]),
         Op::Tile { x, reps } => {
             let x = types(*x);
             ensure!(reps.len() == x.shape.len() && !reps.contains(&0), "reps {reps:?} do not fit {x}");

@@ -5,9 +5,17 @@
 
 pub(crate) mod constexpr;
 pub(crate) mod convolution;
+pub(crate) mod dimensions;
+pub(crate) mod index;
+pub(crate) mod join;
+pub(crate) mod make;
+pub(crate) mod pad;
 pub(crate) mod pool;
 pub(crate) mod quantize;
+pub(crate) mod rearrange;
 pub(crate) mod recurrent;
+pub(crate) mod sample;
+pub(crate) mod slice;
 pub(crate) mod state;
 pub(crate) mod transposed;
 pub(crate) mod window;
@@ -18,9 +26,17 @@ use arcane_tensor::{DType, Tensor};
 
 use self::constexpr::Constexpr;
 use self::convolution::Convolution;
+use self::dimensions::Dimensions;
+use self::index::Index;
+use self::join::Join;
+use self::make::Make;
+use self::pad::Pad;
 use self::pool::Pool;
 use self::quantize::Quantization;
+use self::rearrange::Rearrange;
 use self::recurrent::Recurrent;
+use self::sample::Sample;
+use self::slice::Slice;
 use self::state::StateOp;
 use self::transposed::TransposedConvolution;
 use crate::ValueId;
@@ -117,6 +133,16 @@ pub enum ScatterMode {
     Add,
     /// The update; the last one where indices repeat
     Update,
+    /// data − update
+    Sub,
+    /// data · update
+    Mul,
+    /// data / update; integers truncate toward zero
+    Div,
+    /// The larger; NaN if either is
+    Max,
+    /// The smaller; NaN if either is
+    Min,
 }
 
 /// One op with its operands and parameters.
@@ -314,6 +340,22 @@ pub enum Op {
         /// Lengths that sum to the axis's.
         sizes: Vec<usize>,
     },
+    /// See [`Slice`].
+    Slice(Slice),
+    /// See [`Pad`].
+    Pad(Pad),
+    /// See [`Dimensions`].
+    Dimensions(Dimensions),
+    /// See [`Rearrange`].
+    Rearrange(Rearrange),
+    /// See [`Join`].
+    Join(Join),
+    /// See [`Make`].
+    Make(Make),
+    /// See [`Index`].
+    Index(Index),
+    /// See [`Sample`].
+    Sample(Sample),
     /// The whole repeated `reps[i]` times along dimension i.
     Tile {
         /// The operand.
@@ -403,11 +445,20 @@ impl Reduce {
 }
 
 impl ScatterMode {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Add, Self::Update, Self::Sub, Self::Mul, Self::Div, Self::Max, Self::Min];
+
     /// The name in MIL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Update => "update",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Div => "div",
+            Self::Max => "max",
+            Self::Min => "min",
         }
     }
 }
@@ -443,6 +494,14 @@ impl Op {
             Self::Transpose { .. } => "transpose",
             Self::Concat { .. } => "concat",
             Self::Split { .. } => "split",
+            Self::Slice(s) => s.name(),
+            Self::Pad(_) => "pad",
+            Self::Dimensions(d) => d.name(),
+            Self::Rearrange(r) => r.kind.name(),
+            Self::Join(j) => j.name(),
+            Self::Make(m) => m.name(),
+            Self::Index(i) => i.name(),
+            Self::Sample(s) => s.name(),
             Self::Tile { .. } => "tile",
             Self::Fill { .. } => "fill",
         }
@@ -454,6 +513,17 @@ impl Op {
         let mut copy = self.clone();
         copy.for_each_operand(|v| found.push(*v));
         found
+    }
+
+    /// Whether the results depend on the operands' types alone.
+    pub(crate) const fn reads_only_types(&self) -> bool {
+        matches!(self, Self::Make(Make::Shape { .. } | Make::FillLike { .. }))
+    }
+
+    /// The op with all its operands the same: equal for two ops that differ in their operands alone.
+    #[must_use]
+    pub fn without_operands(&self) -> Self {
+        self.map_operands(|_| ValueId(0))
     }
 
     /// The same op with each operand replaced by `map` of it.
@@ -519,7 +589,13 @@ impl Op {
                 f(indices);
                 f(updates);
             }
-            Self::Concat { values, .. } => values.iter_mut().for_each(f),
+            Self::Slice(s) => s.for_each_operand(&mut f),
+            Self::Pad(Pad { x, .. }) | Self::Rearrange(Rearrange { x, .. }) => f(x),
+            Self::Dimensions(d) => d.for_each_operand(&mut f),
+            Self::Make(m) => m.for_each_operand(&mut f),
+            Self::Index(i) => i.for_each_operand(&mut f),
+            Self::Sample(s) => s.for_each_operand(&mut f),
+            Self::Concat { values, .. } | Self::Join(Join { values, .. }) => values.iter_mut().for_each(f),
         }
     }
 }

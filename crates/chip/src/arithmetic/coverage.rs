@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arcane_mil::{Function, Op, Reduce, ScatterMode};
+use arcane_mil::{Function, Index, Op, Reduce, ScatterMode};
 use arcane_tensor::DType;
 
 use super::{Tables, binary, unary};
@@ -27,7 +27,9 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::TransposedConvolution(_)
         | Op::Pool(_)
         | Op::Quantization(_)
-        | Op::Recurrent(_) => false,
+        | Op::Recurrent(_)
+        | Op::Sample(_)
+        | Op::Index(Index::ScatterNd { .. }) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
         | Op::Const(_)
@@ -44,6 +46,13 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Tile { .. }
         | Op::Fill { .. }
         | Op::Constexpr(_)
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Dimensions(_)
+        | Op::Join(_)
+        | Op::Make(_)
+        | Op::Rearrange(_)
+        | Op::Index(_)
         | Op::State(_) => true,
     }
 }

@@ -120,6 +120,14 @@ impl Work {
             | Op::Transpose { .. }
             | Op::Concat { .. }
             | Op::Split { .. }
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Dimensions(_)
+            | Op::Rearrange(_)
+            | Op::Join(_)
+            | Op::Make(_)
+            | Op::Index(_)
+            | Op::Sample(_)
             | Op::Tile { .. }
             | Op::Fill { .. } => false,
         };

@@ -29,7 +29,7 @@ fn program(build: impl FnOnce(&mut Builder)) -> Function {
 
 /// Writes a program and its inputs, runs it with flags, and gives its output and what it said.
 fn run(place: &Place, function: Function, inputs: &[(&str, Tensor)], flags: &[&str]) -> (Vec<f64>, String) {
-    let emitted = print(&Program { functions: vec![function] }).unwrap();
+    let emitted = print(&Program::new(vec![function])).unwrap();
     place.write("case.mil", emitted.text.as_bytes());
     std::fs::create_dir_all(place.path("weights")).unwrap();
     place.write("weights/weight.bin", &emitted.weights);

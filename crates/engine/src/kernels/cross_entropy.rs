@@ -2,6 +2,7 @@
 
 use arcane_tensor::DType;
 
+use super::index::wrapped;
 use super::math::{exp, extreme, maximum, round_f16, sum};
 use super::pack::Matrix;
 use super::product::{Product, Target, packed_len};
@@ -151,7 +152,7 @@ unsafe fn row_pass(context: &Context<'_>, rows: Rows, row: &mut [f32], i: usize)
     // SAFETY: as the caller promises.
     unsafe {
         let target = *rows.targets.get().cast::<i32>().add(i);
-        let target = usize::try_from(target).ok().filter(|&t| t < row.len()).unwrap_or_else(|| {
+        let target = wrapped(i64::from(target), row.len()).unwrap_or_else(|| {
             context.fault.report(context.instruction, i64::from(target));
             0
         });

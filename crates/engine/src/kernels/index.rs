@@ -69,7 +69,7 @@ pub(crate) struct Scatter {
 }
 
 /// Reads an index of any integer type.
-unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
+pub(super) unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
     // SAFETY: the caller's pointer holds more than i elements of the type.
     unsafe {
         match dtype {
@@ -87,6 +87,12 @@ unsafe fn index_at(dtype: DType, from: *const u8, i: usize) -> i64 {
             }
         }
     }
+}
+
+/// An index as a position on an axis; a negative one counts from the end.
+pub(super) fn wrapped(index: i64, length: usize) -> Option<usize> {
+    let place = if index < 0 { index.saturating_add(length as i64) } else { index };
+    usize::try_from(place).ok().filter(|&k| k < length)
 }
 
 impl Gather {
@@ -113,7 +119,7 @@ impl Gather {
                     };
                     let to = out.get().add(i * slice);
                     let index = index_at(self.indices.dtype, indices.get(), at);
-                    let Some(k) = usize::try_from(index).ok().filter(|&k| k < self.cut.length) else {
+                    let Some(k) = wrapped(index, self.cut.length) else {
                         context.fault.report(context.instruction, index);
                         std::ptr::write_bytes(to, 0, slice);
                         continue;
@@ -184,7 +190,7 @@ impl Scatter {
     ) {
         let size = self.data.dtype.size();
         let place = |index: i64| {
-            let k = usize::try_from(index).ok().filter(|&k| k < self.cut.length);
+            let k = wrapped(index, self.cut.length);
             if k.is_none() {
                 context.fault.report(context.instruction, index);
             }
@@ -210,18 +216,54 @@ impl Scatter {
 }
 
 /// Combines n consecutive updates into what is there.
-unsafe fn combine(dtype: DType, mode: ScatterMode, from: *const u8, to: *mut u8, n: usize) {
+pub(super) unsafe fn combine(dtype: DType, mode: ScatterMode, from: *const u8, to: *mut u8, n: usize) {
     // SAFETY: the caller's pointers hold n elements.
     unsafe {
         match (mode, dtype) {
             (ScatterMode::Update, _) => std::ptr::copy_nonoverlapping(from, to, n * dtype.size()),
-            (ScatterMode::Add, DType::F32) => {
-                let (from, to) = (from.cast::<f32>(), to.cast::<f32>());
+            (mode, DType::I32) => {
+                let (from, to) = (from.cast::<i32>(), to.cast::<i32>());
                 for i in 0..n {
-                    *to.add(i) += *from.add(i);
+                    let (data, update) = (*to.add(i), *from.add(i));
+                    *to.add(i) = combined_integers(mode, data, update);
                 }
             }
-            (ScatterMode::Add, other) => unreachable!("{other} updates are converted to fp32 first"),
+            (mode, DType::F32) => {
+                let (from, to) = (from.cast::<f32>(), to.cast::<f32>());
+                for i in 0..n {
+                    let (data, update) = (*to.add(i), *from.add(i));
+                    *to.add(i) = combined(mode, data, update);
+                }
+            }
+            (_, other) => unreachable!("{other} updates are converted to fp32 first"),
         }
+    }
+}
+
+fn combined(mode: ScatterMode, data: f32, update: f32) -> f32 {
+    let nan = data.is_nan() || update.is_nan();
+    match mode {
+        ScatterMode::Add => data + update,
+        ScatterMode::Update => update,
+        ScatterMode::Sub => data - update,
+        ScatterMode::Mul => data * update,
+        ScatterMode::Div => data / update,
+        ScatterMode::Max | ScatterMode::Min if nan => f32::NAN,
+        ScatterMode::Max => data.max(update),
+        ScatterMode::Min => data.min(update),
+    }
+}
+
+/// As [`combined`], wrapping; a quotient by zero is zero.
+fn combined_integers(mode: ScatterMode, data: i32, update: i32) -> i32 {
+    match mode {
+        ScatterMode::Add => data.wrapping_add(update),
+        ScatterMode::Update => update,
+        ScatterMode::Sub => data.wrapping_sub(update),
+        ScatterMode::Mul => data.wrapping_mul(update),
+        ScatterMode::Div if update == 0 => 0,
+        ScatterMode::Div => data.wrapping_div(update),
+        ScatterMode::Max => data.max(update),
+        ScatterMode::Min => data.min(update),
     }
 }

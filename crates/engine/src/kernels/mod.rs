@@ -16,11 +16,15 @@ pub(crate) mod index;
 pub(crate) mod math;
 pub(crate) mod memory;
 mod microkernel;
+pub(crate) mod moves;
+pub(crate) mod nd;
 mod pack;
 pub(crate) mod product;
 pub(crate) mod quantize;
 pub(crate) mod recurrent;
+pub(crate) mod region;
 pub(crate) mod routine;
+pub(crate) mod sample;
 pub(crate) mod silicon;
 mod skinny;
 pub(crate) mod spatial;
@@ -99,6 +103,18 @@ pub(crate) enum Instruction {
         /// Its operands.
         operands: Vec<Access>,
     },
+    /// A copy in another order.
+    Move(moves::Move),
+    /// Slices at coordinates.
+    GatherNd(nd::GatherNd),
+    /// Slices combined in at coordinates.
+    ScatterNd(nd::ScatterNd),
+    /// Sequences in reverse order.
+    ReverseSequence(nd::ReverseSequence),
+    /// Images at run-time points.
+    Sampling(sample::Sampling),
+    /// A window at a run-time position.
+    Region(region::Region),
     /// A plain copy of dense bytes.
     Copy {
         /// From.
@@ -189,7 +205,15 @@ impl Instruction {
             Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
             Self::Routine { routine, .. } => routine.scratch_bytes(),
-            Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
+            Self::Gather(_)
+            | Self::Scatter(_)
+            | Self::Move(_)
+            | Self::Region(_)
+            | Self::GatherNd(_)
+            | Self::ScatterNd(_)
+            | Self::ReverseSequence(_)
+            | Self::Sampling(_)
+            | Self::Copy { .. } => 0,
         }
     }
 
@@ -205,6 +229,12 @@ impl Instruction {
             Self::Gather(_) => "gather",
             Self::Scatter(_) => "scatter",
             Self::Routine { routine, .. } => routine.name(),
+            Self::Move(_) => "move",
+            Self::Region(_) => "region",
+            Self::GatherNd(_) => "gather_nd",
+            Self::ScatterNd(_) => "scatter_nd",
+            Self::ReverseSequence(_) => "reverse_sequence",
+            Self::Sampling(_) => "sampling",
             Self::Copy { .. } => "copy",
         }
     }
@@ -221,6 +251,12 @@ impl Instruction {
             Self::Gather(i) => i.run(context),
             Self::Scatter(i) => i.run(context),
             Self::Routine { routine, operands } => routine.run(context, operands),
+            Self::Move(i) => i.run(context),
+            Self::Region(i) => i.run(context),
+            Self::GatherNd(i) => i.run(context),
+            Self::ScatterNd(i) => i.run(context),
+            Self::ReverseSequence(i) => i.run(context),
+            Self::Sampling(i) => i.run(context),
             Self::Copy { from, to } => {
                 let bytes = from.len() * from.dtype.size();
                 // SAFETY: both are dense, of one type and length, and the planner keeps them apart.

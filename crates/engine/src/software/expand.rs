@@ -5,12 +5,17 @@
 
 mod constexpr;
 mod convolution;
+mod movement;
+mod sample;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arcane_mil::{BuildError, Builder, Function, Op, Operation, Rewriter, StateOp, TensorType, ValueId};
+use arcane_mil::{
+    BuildError, Builder, Function, Index, Op, Operation, Rearrangement, Rewriter, Sample, StateOp,
+    TensorType, ValueId,
+};
 use arcane_tensor::Tensor;
 
 /// What an expansion gives: the values that stand for the op's results, or `None` if the op is left as it is.
@@ -44,8 +49,9 @@ pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
             _ => {}
         }
         let op = operation.op.map_operands(|v| rewriter.get(v));
+        let types: Vec<&TensorType> = operation.results.iter().map(|&r| function.ty(r)).collect();
         let first = &function.value(operation.results[0]).path;
-        let expanded = rewriter.builder.scope(first, |f| expansion(f, &op));
+        let expanded = rewriter.builder.scope(first, |f| expansion(f, &op, &types));
         match expanded.unwrap_or_else(|e| panic!("an expansion made an ill-typed op: {e}")) {
             None => rewriter.copy(operation),
             Some(values) => {
@@ -88,13 +94,26 @@ fn has_expansion(function: &Function, op: &Op) -> bool {
     match op {
         Op::Convolution(c) => !super::fuse::is_row_product(function, c),
         Op::Constexpr(_) | Op::State(_) => true,
+        Op::Dimensions(_) | Op::Join(_) | Op::Make(_) => true,
+        Op::Rearrange(r) => {
+            matches!(r.kind, Rearrangement::SpaceToBatch { .. } | Rearrangement::BandPart { .. })
+        }
+        Op::Index(i) => matches!(i, Index::GatherBatched { .. }),
+        Op::Sample(s) => s.grid().is_some() || matches!(s, Sample::Affine { .. }),
         _ => false,
     }
 }
 
-fn expansion(f: &mut Builder, op: &Op) -> Expanded {
+/// `types` are those of the op's results.
+fn expansion(f: &mut Builder, op: &Op, types: &[&TensorType]) -> Expanded {
     match op {
         Op::Convolution(c) => convolution::convolution(f, c),
+        Op::Dimensions(d) => movement::dimensions(f, d, types[0]),
+        Op::Join(j) => movement::join(f, j, types[0]),
+        Op::Make(m) => movement::make(f, m, types[0]),
+        Op::Rearrange(r) => movement::rearrange(f, r, types[0]),
+        Op::Index(i) => movement::index(f, i),
+        Op::Sample(s) => sample::sample(f, s, types[0]),
         _ => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use arcane_mil::{Convolution, Function, Op, Reduce, Region, ValueId, regions};
 
 use super::chain::is_chainable;
+use super::moves::is_window;
 
 /// Most ops of a cluster: its registers have to stay in cache.
 const MAX_OPS: usize = 64;
@@ -76,6 +77,7 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Split { .. }
         | Op::Concat { .. }
         | Op::Tile { .. } => Kind::Window,
+        Op::Slice(s) if is_window(s, &function.ty(operation.op.operands()[0]).shape) => Kind::Window,
         Op::Unary { kind: arcane_mil::Unary::Identity, x } if !chainable(x) => Kind::Window,
         Op::Unary { .. }
         | Op::Cast { .. }
@@ -96,6 +98,14 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Constexpr(_)
         | Op::State(_)
         | Op::ScaledDotProductAttention { .. }
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Dimensions(_)
+        | Op::Rearrange(_)
+        | Op::Join(_)
+        | Op::Make(_)
+        | Op::Index(_)
+        | Op::Sample(_)
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }

@@ -8,6 +8,7 @@ use arcane_tensor::{DType, Tensor};
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level, is_chainable};
 use super::fuse::{Cluster, Kind, Reduction, clusters, kind, reduction, regions_of, row_shape};
+use super::moves::spanned;
 use super::silicon::Lookups;
 use super::view::{SlotId, View};
 use super::work::Work;
@@ -318,7 +319,8 @@ impl<'a> Lowering<'a> {
             self.node(Work::Copy { from, to }, i, reads, writes, Vec::new());
             return Ok(());
         }
-        Err(self.unsupported(i, format!("moving {} elements in this order is not supported", from.dtype)))
+        self.strided_copy(i, from, to);
+        Ok(())
     }
 
     /// The view, or a dense copy of it.
@@ -353,6 +355,12 @@ impl<'a> Lowering<'a> {
             Op::Reshape { x, shape } => self.reshaped(i, *x, shape)?,
             Op::Transpose { x, perm } => self.view(*x).transpose(perm),
             Op::Unary { x, .. } => self.view(*x),
+            op @ Op::Slice(_) => {
+                let (x, spans) = self.spans_of(op).expect("a window has known spans");
+                let view = spanned(&self.view(x), &spans).expect("a window goes forwards");
+                let shape = &self.function.ty(result).shape;
+                view.reshape(shape).expect("dropped dimensions have one element")
+            }
             Op::Split { x, axis, sizes } => {
                 let whole = self.view(*x);
                 let mut start = 0;

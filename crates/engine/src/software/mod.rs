@@ -9,6 +9,7 @@ mod chain;
 mod expand;
 mod fuse;
 mod lower;
+mod moves;
 mod recurrent;
 mod schedule;
 mod silicon;

@@ -117,6 +117,15 @@ impl View {
         Self::new(self.slot, offset, self.dtype, shape, self.strides.clone())
     }
 
+    /// `len` elements along an axis: `start` and every `step`-th one behind it.
+    pub(super) fn every(&self, axis: usize, start: usize, step: usize, len: usize) -> Self {
+        let mut window = self.slice(axis, start, len);
+        if len > 1 {
+            window.strides[axis] *= step;
+        }
+        window
+    }
+
     /// Stretched to a shape that it broadcasts to.
     pub(super) fn broadcast(&self, shape: &[usize]) -> Self {
         let missing = shape.len() - self.shape.len();

@@ -14,7 +14,11 @@ use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_l
 use crate::kernels::fused::Step;
 use crate::kernels::gemm::{Gemm, ProductResult};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
+use crate::kernels::moves::Move;
+use crate::kernels::nd::{GatherNd, ReverseSequence, ScatterNd};
+use crate::kernels::region::Region as Window;
 use crate::kernels::routine::Routine;
+use crate::kernels::sample::{Sampling, SamplingKind};
 use crate::kernels::silicon::Silicon;
 use crate::kernels::{Access, Instruction};
 
@@ -37,6 +41,18 @@ pub(super) enum Work {
     CrossEntropy(Box<Head>),
     /// A kernel on a list of operands.
     Routine { routine: Routine, views: Vec<View> },
+    /// See [`Move`].
+    Move { from: View, to: View, offsets: Vec<Vec<i64>>, fill: [u8; 8] },
+    /// See [`Window`].
+    Region { whole: View, part: View, begin: View, known: Vec<Option<i64>>, steps: Vec<i64>, put: bool },
+    /// See [`GatherNd`]; the sizes are those of the batch, the picks and a slice.
+    GatherNd { x: View, indices: View, out: View, dims: Vec<usize>, sizes: [usize; 3] },
+    /// See [`ScatterNd`].
+    ScatterNd { indices: View, updates: View, out: View, dims: Vec<usize>, inner: usize, mode: ScatterMode },
+    /// See [`ReverseSequence`]; the axes are those of the sequence and of the batch.
+    ReverseSequence { x: View, lengths: View, out: View, axes: [usize; 2] },
+    /// See [`Sampling`].
+    Sampling { x: View, points: View, images: Option<View>, out: View, kind: SamplingKind },
     /// See [`Gather`].
     Gather { x: View, indices: View, out: View, cut: AxisCut },
     /// See [`Scatter`].
@@ -140,6 +156,17 @@ impl Lowering<'_> {
                 );
                 Ok(())
             }
+            Op::Slice(slice) => self.slice(i, &slice, result),
+            Op::Pad(pad) => {
+                self.pad(i, &pad, result);
+                Ok(())
+            }
+            Op::Rearrange(op) => {
+                self.rearrange(i, &op, result);
+                Ok(())
+            }
+            Op::Index(op) => self.indexed(i, &op, result),
+            Op::Sample(op) => self.sampled(i, &op, result),
             Op::Gather { x, indices, axis } => {
                 let cut =
                     AxisCut::new(&self.function.ty(x).shape, axis, self.function.ty(indices).len(), false);
@@ -301,12 +328,13 @@ impl Lowering<'_> {
         result: ValueId,
     ) -> Result<(), EngineError> {
         let dtype = self.function.ty(data).dtype;
-        if mode == ScatterMode::Add && !matches!(dtype, DType::F16 | DType::F32) {
+        let update = mode == ScatterMode::Update;
+        if !update && !matches!(dtype, DType::F16 | DType::F32 | DType::I32) {
             return Err(self.unsupported(i, format!("{dtype} operands are not supported here")));
         }
         let indices = self.dense(i, indices)?;
         let out = self.visible(i, result);
-        let half = mode == ScatterMode::Add && dtype == DType::F16;
+        let half = !update && dtype == DType::F16;
         let (data, updates, target) = if half {
             // Repeated indices accumulate in fp32; the result is rounded once.
             let widened = |lowering: &mut Self, v: ValueId| {
@@ -498,6 +526,55 @@ impl Work {
             Self::Routine { routine, views } => {
                 Instruction::Routine { routine: routine.clone(), operands: views.iter().map(place).collect() }
             }
+            Self::Move { from, to, offsets, fill } => Instruction::Move(Move {
+                from: place(from),
+                to: place(to),
+                offsets: offsets.clone(),
+                fill: *fill,
+            }),
+            Self::Region { whole, part, begin, known, steps, put } => Instruction::Region(Window {
+                whole: place(whole),
+                part: place(part),
+                begin: place(begin),
+                known: known.clone(),
+                steps: steps.clone(),
+                put: *put,
+            }),
+            Self::GatherNd { x, indices, out, dims, sizes } => Instruction::GatherNd(GatherNd {
+                x: place(x),
+                indices: place(indices),
+                out: place(out),
+                dims: dims.clone(),
+                batch: sizes[0],
+                picks: sizes[1],
+                inner: sizes[2],
+            }),
+            Self::ScatterNd { indices, updates, out, dims, inner, mode } => {
+                Instruction::ScatterNd(ScatterNd {
+                    indices: place(indices),
+                    updates: place(updates),
+                    out: place(out),
+                    dims: dims.clone(),
+                    inner: *inner,
+                    mode: *mode,
+                })
+            }
+            Self::ReverseSequence { x, lengths, out, axes } => {
+                Instruction::ReverseSequence(ReverseSequence {
+                    x: place(x),
+                    lengths: place(lengths),
+                    out: place(out),
+                    seq_axis: axes[0],
+                    batch_axis: axes[1],
+                })
+            }
+            Self::Sampling { x, points, images, out, kind } => Instruction::Sampling(Sampling {
+                x: place(x),
+                points: place(points),
+                images: images.as_ref().map(place),
+                out: place(out),
+                kind: *kind,
+            }),
             Self::Gather { x, indices, out, cut } => Instruction::Gather(Gather {
                 x: place(x),
                 indices: place(indices),
@@ -531,6 +608,12 @@ impl Work {
                 data.slot == parameter && indices.slot != parameter && updates.slot != parameter
             }
             Self::Copy { .. }
+            | Self::Move { .. }
+            | Self::Region { .. }
+            | Self::GatherNd { .. }
+            | Self::ScatterNd { .. }
+            | Self::ReverseSequence { .. }
+            | Self::Sampling { .. }
             | Self::Gemm { .. }
             | Self::Silicon { .. }
             | Self::Attention { .. }
@@ -546,8 +629,15 @@ impl Work {
         match self {
             Self::Gather { cut, .. } | Self::Scatter { cut, .. } => cut.length,
             Self::CrossEntropy(h) => h.weight.shape[0],
+            Self::GatherNd { dims, .. } | Self::ScatterNd { dims, .. } => {
+                dims.iter().copied().max().unwrap_or(0)
+            }
+            Self::ReverseSequence { x, axes, .. } => x.shape[axes[0]] + 1,
+            Self::Sampling { x, .. } => x.shape[0],
+            Self::Region { whole, .. } => whole.shape.iter().copied().max().unwrap_or(0),
             Self::Chain(_)
             | Self::Copy { .. }
+            | Self::Move { .. }
             | Self::Gemm { .. }
             | Self::Silicon { .. }
             | Self::Attention { .. }

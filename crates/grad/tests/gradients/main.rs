@@ -2,5 +2,6 @@
 
 mod check;
 mod model;
+mod movement;
 mod rules;
 mod structure;

@@ -1,9 +1,15 @@
 //! Each op's rule. The table is a `match` over all ops: an op without an entry does not compile.
 
-use arcane_mil::{Binary, Compare, Convolution, Logical, Op, Reduce, ScatterMode, Unary};
+use arcane_mil::{
+    Binary, Compare, Convolution, Index, Logical, Op, Reduce, Sample, ScatterMode, Slice, Unary,
+};
 use arcane_tensor::{DType, Tensor};
 
 use crate::check::{Check, scrambled};
+use crate::movement::{
+    dimensions, gather_nd, joins, made, pad, rearrangements, resized, reverse_sequence, scatter_nd,
+    slice_by_index, slice_by_size, slice_update,
+};
 
 macro_rules! cases {
     ($($op:pat => [$($case:ident),*],)*) => {
@@ -61,7 +67,21 @@ cases! {
     Op::Scatter { mode: ScatterMode::Add, .. } => [scatter_add],
     Op::ScatterAlongAxis { mode: ScatterMode::Add, .. } => [scatter_along_axis_add],
     // Refused: see `structure`.
-    Op::Scatter { mode: ScatterMode::Update, .. } | Op::ScatterAlongAxis { mode: ScatterMode::Update, .. } => [],
+    Op::Scatter { .. } | Op::ScatterAlongAxis { .. } => [],
+    Op::Slice(Slice::ByIndex { .. }) => [slice_by_index],
+    Op::Slice(Slice::BySize { .. }) => [slice_by_size],
+    Op::Slice(Slice::Update { .. }) => [slice_update],
+    Op::Pad(_) => [pad],
+    Op::Dimensions(_) => [dimensions],
+    Op::Rearrange(_) => [rearrangements],
+    Op::Join(_) => [joins],
+    Op::Make(_) => [made],
+    Op::Index(Index::GatherNd { batch_dims: 0, .. }) => [gather_nd],
+    Op::Index(Index::ScatterNd { mode: ScatterMode::Add, .. }) => [scatter_nd],
+    Op::Index(Index::ReverseSequence { .. }) => [reverse_sequence],
+    Op::Index(Index::ScatterNd { .. } | Index::GatherNd { .. } | Index::GatherBatched { .. }) => [],
+    Op::Sample(Sample::Resize { .. } | Sample::ResizeBilinear { .. } | Sample::UpsampleBilinear { .. }) => [resized],
+    Op::Sample(Sample::CropResize { .. } | Sample::Affine { .. } | Sample::Resample { .. }) => [],
     Op::Reshape { .. } => [reshape],
     Op::Transpose { .. } => [transpose],
     Op::Concat { .. } => [concat],

@@ -1,7 +1,7 @@
 //! Convolutions, element by element from their definition.
 
 use super::Value;
-use super::layout::{offsets, strides};
+use super::layout::{positions, strides};
 use crate::{Convolution, TensorType, TransposedConvolution};
 
 /// Σ over the channels of the group and the kernel's positions of x · weight, plus the bias.
@@ -76,13 +76,4 @@ pub(super) fn transposed(
         }
     }
     y
-}
-
-/// All coordinates of a shape in row-major order.
-pub(super) fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
-    let strides = strides(shape);
-    let coordinate = |offset: usize| {
-        strides.iter().zip(shape).map(|(&s, &d)| if d == 0 { 0 } else { offset / s % d }).collect()
-    };
-    offsets(shape, &strides).into_iter().map(coordinate).collect()
 }

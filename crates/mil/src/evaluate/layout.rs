@@ -23,3 +23,12 @@ pub(super) fn broadcast_offsets(operand: &[usize], result: &[usize]) -> Vec<usiz
 pub(super) fn strides_of(shape: &[usize], axes: impl Fn(usize) -> bool) -> Vec<usize> {
     strides(shape).iter().enumerate().map(|(i, &s)| if axes(i) { s } else { 0 }).collect()
 }
+
+/// All coordinates of a shape in row-major order.
+pub(super) fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
+    let strides = strides(shape);
+    let coordinate = |offset: usize| {
+        strides.iter().zip(shape).map(|(&s, &d)| if d == 0 { 0 } else { offset / s % d }).collect()
+    };
+    offsets(shape, &strides).into_iter().map(coordinate).collect()
+}

@@ -9,24 +9,34 @@
 //!   hides every position; `reduce_log_sum_exp` of such a row is −∞;
 //! - integer `real_div` and `reduce_mean` truncate toward zero; division of an integer by zero is an error;
 //! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
-//! - an index outside its axis, negative ones included, is an error.
+//! - a negative index counts from the end of its axis; an index outside it is an error.
 
 mod constexpr;
 mod convolution;
 mod elementwise;
+mod index;
 mod layout;
+mod make;
 mod movement;
 mod pool;
 mod product;
 mod quantize;
+mod rearrange;
 mod recurrent;
 mod reduction;
+mod sample;
+mod slice;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor, round_to};
 
-use crate::{Function, Op, Operation, StateOp, Strictness, TensorType, ValueId, VerifyError, verify};
+use crate::op::slice::Position;
+use crate::{
+    Function, Index, Op, Operation, Sample, Slice, StateOp, Strictness, TensorType, ValueId, VerifyError,
+    verify,
+};
 
 /// Why a function cannot be evaluated on the given inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -138,6 +148,27 @@ pub fn evaluate_values(
     Ok(run(function, inputs)?.iter().map(tensor).collect())
 }
 
+/// The results of one op of a function, whose operands are given except where it reads their types alone; `None` if it has no
+/// result for them.
+pub(crate) fn evaluate_op(
+    function: &Function,
+    op: &Op,
+    results: &[ValueId],
+    operands: &HashMap<ValueId, Arc<Tensor>>,
+) -> Option<Vec<Tensor>> {
+    let mut values: Vec<Option<Value>> = Vec::new();
+    for v in op.operands() {
+        if values.len() <= v.index() {
+            values.resize_with(v.index() + 1, || None);
+        }
+        let data = operands.get(&v).map_or(Vec::new(), |tensor| tensor.to_f64s());
+        values[v.index()] = Some(Value { ty: function.ty(v).clone(), data });
+    }
+    let operation = Operation { op: op.clone(), results: results.to_vec() };
+    let computed = apply(function, &operation, &values).ok()?;
+    Some(computed.iter().map(tensor).collect())
+}
+
 fn run(function: &Function, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Value>, EvaluateError> {
     verify(function, Strictness::Open)?;
     let mut values: Vec<Option<Value>> = function.values().iter().map(|_| None).collect();
@@ -221,6 +252,7 @@ fn compute<'a>(
         Op::Fill { value, .. } => vec![*value; ty.len()],
         Op::Unary { kind, x } => elementwise::unary(*kind, get(*x)),
         Op::Cast { x, .. } | Op::Reshape { x, .. } => get(*x).data.clone(),
+        Op::Dimensions(d) => get(d.x()).data.clone(),
         Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty)?,
         Op::Compare { kind, x, y } => elementwise::compare(*kind, get(*x), get(*y), ty),
         Op::Logical { kind, x, y } => elementwise::logical(*kind, get(*x), get(*y), ty),
@@ -257,6 +289,13 @@ fn compute<'a>(
         Op::ScatterAlongAxis { data, indices, updates, axis, mode } => {
             movement::scatter_along_axis(get(*data), get(*indices), get(*updates), *axis, *mode)?
         }
+        Op::Slice(s) => return slice(s, get, ty).map(|data| vec![data]),
+        Op::Pad(p) => slice::pad(p, get(p.x), ty),
+        Op::Rearrange(r) => rearrange::rearrange(r, get(r.x), ty),
+        Op::Join(j) => rearrange::join(j, &j.values.iter().map(|&v| get(v)).collect::<Vec<_>>(), ty),
+        Op::Make(m) => make::make(m, op.operands().first().map(|&v| get(v)), ty),
+        Op::Index(i) => indexed(i, get, ty)?,
+        Op::Sample(s) => sampled(s, get, ty)?,
         Op::Transpose { x, perm } => movement::transpose(get(*x), perm),
         Op::Concat { values, axis } => {
             let values: Vec<&Value> = values.iter().map(|&v| get(v)).collect();
@@ -266,6 +305,63 @@ fn compute<'a>(
         Op::Tile { x, reps } => movement::tile(get(*x), reps),
     };
     Ok(vec![one])
+}
+
+fn indexed<'a>(
+    op: &Index,
+    get: impl Fn(ValueId) -> &'a Value,
+    ty: &TensorType,
+) -> Result<Vec<f64>, ValueError> {
+    match op {
+        Index::GatherBatched { x, indices, axis, batch_dims } => {
+            index::gather_batched(get(*x), get(*indices), *axis, *batch_dims, ty)
+        }
+        Index::GatherNd { x, indices, batch_dims } => {
+            index::gather_nd(get(*x), get(*indices), *batch_dims, ty)
+        }
+        Index::ScatterNd { data, indices, updates, mode } => {
+            index::scatter_nd(get(*data), get(*indices), get(*updates), *mode)
+        }
+        Index::ReverseSequence { x, lengths, seq_axis, batch_axis } => {
+            index::reverse_sequence(get(*x), get(*lengths), *seq_axis, *batch_axis)
+        }
+    }
+}
+
+fn sampled<'a>(
+    op: &Sample,
+    get: impl Fn(ValueId) -> &'a Value,
+    ty: &TensorType,
+) -> Result<Vec<f64>, ValueError> {
+    let x = get(op.x());
+    match op {
+        Sample::CropResize { boxes, box_indices, .. } => {
+            sample::crop_resize(op, x, get(*boxes), box_indices.map(get), ty)
+        }
+        Sample::Affine { matrix, .. } => Ok(sample::affine(x, get(*matrix), ty)),
+        Sample::Resample { coordinates, .. } => Ok(sample::resample(op, x, get(*coordinates), ty)),
+        Sample::Resize { .. } | Sample::ResizeBilinear { .. } | Sample::UpsampleBilinear { .. } => {
+            let (interpolation, grid) = op.grid().expect("each axis is sampled on its own");
+            Ok(sample::resized(x, interpolation, grid, ty))
+        }
+    }
+}
+
+fn slice<'a>(
+    op: &Slice,
+    get: impl Fn(ValueId) -> &'a Value,
+    ty: &TensorType,
+) -> Result<Vec<f64>, ValueError> {
+    let (x, update, begin) = match op {
+        Slice::ByIndex { x, range } => (x, None, &range.begin),
+        Slice::BySize { x, begin, .. } => (x, None, begin),
+        Slice::Update { x, update, range } => (x, Some(get(*update)), &range.begin),
+    };
+    let begin = match begin {
+        Position::Known(_) => None,
+        Position::Value(v) => Some(get(*v)),
+    };
+    slice::slice(op, get(*x), update, begin, ty)
 }
 
 /// An integer in two's complement of its type's width.

@@ -3,13 +3,15 @@
 use super::layout::{offsets, strides, strides_of};
 use super::{Value, ValueError, wrap};
 use crate::{ScatterMode, TensorType};
+use arcane_tensor::DType;
 
-/// An index as a position on an axis.
-fn position(index: f64, length: usize) -> Result<usize, ValueError> {
-    if index < 0.0 || index >= length as f64 {
+/// An index as a position on an axis; a negative one counts from the end.
+pub(super) fn position(index: f64, length: usize) -> Result<usize, ValueError> {
+    let place = if index < 0.0 { index + length as f64 } else { index };
+    if place < 0.0 || place >= length as f64 {
         return Err(ValueError::Index { index: index as i64, length });
     }
-    Ok(index as usize)
+    Ok(place as usize)
 }
 
 pub(super) fn gather(
@@ -79,13 +81,35 @@ fn combine(
     let mut result = data.data.clone();
     for ((start, index), &update) in starts.into_iter().zip(index).zip(&updates.data) {
         let slot = &mut result[start + position(index, length)? * step];
-        *slot = match mode {
-            ScatterMode::Update => update,
-            ScatterMode::Add if dtype.is_int() => wrap(dtype, *slot as i128 + update as i128),
-            ScatterMode::Add => *slot + update,
-        };
+        *slot = combined(dtype, mode, *slot, update)?;
     }
     Ok(result)
+}
+
+/// An element of the data with an update combined in.
+pub(super) fn combined(dtype: DType, mode: ScatterMode, data: f64, update: f64) -> Result<f64, ValueError> {
+    let integer = dtype.is_int();
+    let exact = |value: i128| Ok(wrap(dtype, value));
+    let (a, b) = (data as i128, update as i128);
+    let largest = |larger: bool| match (data.is_nan() || update.is_nan(), (data > update) == larger) {
+        (true, _) => f64::NAN,
+        (false, true) => data,
+        (false, false) => update,
+    };
+    match mode {
+        ScatterMode::Update => Ok(update),
+        ScatterMode::Add if integer => exact(a + b),
+        ScatterMode::Sub if integer => exact(a - b),
+        ScatterMode::Mul if integer => exact(a * b),
+        ScatterMode::Div if integer && b == 0 => Err(ValueError::DivisionByZero),
+        ScatterMode::Div if integer => exact(a / b),
+        ScatterMode::Add => Ok(data + update),
+        ScatterMode::Sub => Ok(data - update),
+        ScatterMode::Mul => Ok(data * update),
+        ScatterMode::Div => Ok(data / update),
+        ScatterMode::Max => Ok(largest(true)),
+        ScatterMode::Min => Ok(largest(false)),
+    }
 }
 
 pub(super) fn transpose(x: &Value, perm: &[usize]) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! Pools, window by window from their definition.
 
 use super::Value;
-use super::convolution::positions;
+use super::layout::positions;
 use super::layout::strides;
 use crate::{Pool, PoolKind, TensorType};
 

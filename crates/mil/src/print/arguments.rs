@@ -2,9 +2,13 @@
 
 mod constexpr;
 mod convolution;
+mod movement;
+mod pad;
 mod pool;
 mod quantize;
 mod recurrent;
+mod sample;
+mod slice;
 
 use arcane_tensor::{DType, Tensor};
 
@@ -17,6 +21,8 @@ pub(super) enum Argument<'a> {
     Values(&'a [ValueId]),
     /// A parameter, which becomes a named constant.
     Const(Immediate),
+    /// A parameter of several numbers, each a named constant.
+    Consts(Vec<Immediate>),
 }
 
 pub(super) enum Immediate {
@@ -102,6 +108,14 @@ pub(super) fn arguments<'a, 't>(
         Op::Split { x, axis, sizes } => {
             vec![("axis", int(*axis)), ("split_sizes", ints("split_sizes", sizes)?), ("x", Value(*x))]
         }
+        Op::Slice(s) => slice::slice(s, opset)?,
+        Op::Pad(p) => pad::pad(p, types(p.x).dtype)?,
+        Op::Dimensions(d) => movement::dimensions(d, opset)?,
+        Op::Rearrange(r) => movement::rearrange(r, opset)?,
+        Op::Join(j) => movement::join(j),
+        Op::Make(m) => movement::make(m, opset)?,
+        Op::Index(i) => movement::index(i, opset)?,
+        Op::Sample(s) => sample::sample(s, types(s.x()).dtype, opset)?,
         Op::Tile { x, reps } => vec![("reps", ints("reps", reps)?), ("x", Value(*x))],
         Op::Fill { shape, dtype, value } => {
             vec![("shape", ints("shape", shape)?), ("value", float(*dtype, *value))]
@@ -122,8 +136,14 @@ fn indexed(axis: usize, indices: ValueId, opset: Opset) -> Vec<Named<'static>> {
     [("axis", int(axis)), ("indices", Value(indices))].into_iter().chain(validate).collect()
 }
 
+impl Immediate {
+    fn scalar<T: arcane_tensor::Element>(value: T) -> Self {
+        Self::Tensor(Tensor::scalar(value))
+    }
+}
+
 fn scalar<T: arcane_tensor::Element>(value: T) -> Argument<'static> {
-    Argument::Const(Immediate::Tensor(Tensor::scalar(value)))
+    Argument::Const(Immediate::scalar(value))
 }
 
 /// An axis: the verifier has kept it below the largest rank.
@@ -142,6 +162,25 @@ fn text(value: &'static str) -> Argument<'static> {
 fn float(dtype: DType, value: f64) -> Argument<'static> {
     let tensor = Tensor::from_f64s(dtype, &[], &[value]).expect("one element has rank 0");
     Argument::Const(Immediate::Tensor(tensor))
+}
+
+fn flags(values: &[bool]) -> Argument<'static> {
+    let tensor = Tensor::new(&[values.len()], values.to_vec()).expect("a vector has its length");
+    Argument::Const(Immediate::Tensor(tensor))
+}
+
+/// Numbers that may be negative: those beyond `int32` mean what its extremes do.
+fn signed(values: &[i64]) -> Argument<'static> {
+    let int = |&v: &i64| v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+    let data: Vec<i32> = values.iter().map(int).collect();
+    let tensor = Tensor::new(&[values.len()], data).expect("a vector has its length");
+    Argument::Const(Immediate::Tensor(tensor))
+}
+
+fn matrix(parameter: &'static str, rows: &[[usize; 2]; 2]) -> Result<Argument<'static>, Unspellable> {
+    let int = |&value: &usize| i32::try_from(value).map_err(|_| Unspellable::TooLarge { parameter, value });
+    let data = rows.iter().flatten().map(int).collect::<Result<Vec<i32>, _>>()?;
+    Ok(Argument::Const(Immediate::Tensor(Tensor::new(&[2, 2], data).expect("two rows of two"))))
 }
 
 fn ints(parameter: &'static str, values: &[usize]) -> Result<Argument<'static>, Unspellable> {

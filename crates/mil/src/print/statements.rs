@@ -202,6 +202,10 @@ impl<'a> Writer<'a, '_> {
                 Argument::Value(v) => Items::One(of(v)),
                 Argument::Values(values) => Items::Several(values.iter().map(|&v| of(v)).collect()),
                 Argument::Const(value) => Items::One(self.parameter(identifier, parameter, value)?),
+                Argument::Consts(values) => {
+                    let names = values.into_iter().map(|v| self.parameter(identifier, parameter, v));
+                    Items::Several(names.collect::<Result<_, _>>()?)
+                }
             };
             spelled.push((parameter, items));
         }
@@ -242,7 +246,9 @@ impl<'a> Writer<'a, '_> {
                 },
                 Argument::Const(Immediate::Tensor(tensor)) => Value::Inline(Cow::Owned(tensor)),
                 Argument::Const(Immediate::Text(text)) => Value::Text(text),
-                Argument::Values(_) => unreachable!("no op on compressed weights takes several"),
+                Argument::Values(_) | Argument::Consts(_) => {
+                    unreachable!("no op on compressed weights takes several")
+                }
             };
             if in_attributes {
                 parameters.push((parameter, value));

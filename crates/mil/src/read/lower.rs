@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arcane_tensor::{DType, Tensor};
 
 use super::arguments::Arguments;
+use super::known::KnownValues;
 use super::lexer::shown;
 use super::parser::unique;
 use super::syntax::{Argument, Blob, Content, Header, Item, Name, Statement, Type, Value};
@@ -25,6 +26,8 @@ pub(super) enum Bound {
     Constant(usize),
     /// An index into the states.
     State(usize),
+    /// A result whose shape depends on run-time values, in a text that is checked only.
+    Open,
 }
 
 /// A state of the function.
@@ -60,6 +63,8 @@ pub(super) struct Lowering<'a> {
     n_parameters: usize,
     /// The constants among the values.
     tensors: HashMap<ValueId, Arc<Tensor>>,
+    /// Values that follow from constants, shapes and given inputs.
+    known: KnownValues,
     /// Arrays of weight files that are parameters here.
     promoted: HashSet<ValueId>,
     /// Attributes without a meaning here, of the function and of operations by their index.
@@ -71,7 +76,11 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(header: &Header<'a>, arrays: &'a Arrays<'a>) -> Result<Self, Fault> {
+    pub(super) fn new(
+        header: &Header<'a>,
+        arrays: &'a Arrays<'a>,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<Self, Fault> {
         let mut lowering = Self {
             builder: Builder::new(header.name.text, header.opset),
             function: header.name,
@@ -80,6 +89,7 @@ impl<'a> Lowering<'a> {
             states: Vec::new(),
             n_parameters: header.parameters.len(),
             tensors: HashMap::new(),
+            known: KnownValues::default(),
             promoted: HashSet::new(),
             attributes: Vec::new(),
             attributes_of: BTreeMap::new(),
@@ -97,12 +107,21 @@ impl<'a> Lowering<'a> {
                 Type::State(inner) => (&**inner, Role::State),
                 other => (other, Role::Batch),
             };
-            let ty = inner.concrete(p.at)?;
+            let input = inputs.get(p.name.text);
+            let ty = match input.map(|t| TensorType::new(t.dtype(), t.shape())) {
+                Some(given) if inner.is_open() && inner.admits(&given) => given,
+                _ => inner.concrete(p.at)?,
+            };
             if ty.dtype.is_sub_byte() {
                 let what = format!("the parameter {} is {ty}", shown(p.name.text));
                 return Err(Fault::new(p.at, what, "a type of a byte or more"));
             }
             let value = lowering.builder.parameter(p.name.text, ty, role);
+            if let Some(input) = input.filter(|t| inner.admits(&TensorType::new(t.dtype(), t.shape())))
+                && role != Role::State
+            {
+                lowering.known.give(value, input);
+            }
             let bound = match role {
                 Role::State => {
                     let name = p.name.text.into();
@@ -151,6 +170,7 @@ impl<'a> Lowering<'a> {
                 let what = format!("{} is a state", shown(name.text));
                 return Err(Fault::new(name.at, what, "its value, which read_state gives"));
             }
+            Bound::Open => return Err(open(name)),
         };
         value.ok_or_else(|| {
             Fault::new(name.at, format!("{} is a string", shown(name.text)), "a tensor or a number")
@@ -161,7 +181,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn state(&self, name: Name<'_>) -> Result<ValueId, Fault> {
         match self.lookup(name)? {
             Bound::State(i) => Ok(self.states[i].newest),
-            Bound::Value(_) | Bound::Constant(_) => Err(Fault::new(
+            Bound::Value(_) | Bound::Constant(_) | Bound::Open => Err(Fault::new(
                 name.at,
                 format!("{} is no state", shown(name.text)),
                 "a state of the function",
@@ -219,9 +239,21 @@ impl<'a> Lowering<'a> {
         Ok(v)
     }
 
+    /// A constant that the text does not have.
+    pub(super) fn made(&mut self, path: &str, tensor: Tensor) -> ValueId {
+        let v = self.builder.constant(path, tensor.clone());
+        self.tensors.insert(v, Arc::new(tensor));
+        v
+    }
+
     /// Whether a value is a constant of the text.
     pub(super) fn is_constant(&self, v: ValueId) -> bool {
         self.tensors.contains_key(&v) || self.promoted.contains(&v) || self.computed.contains(&v)
+    }
+
+    /// The value, where it follows from constants and shapes; from given inputs, too, where `inputs` says so.
+    pub(super) fn known(&self, v: ValueId, inputs: bool) -> Option<Arc<Tensor>> {
+        self.tensors.get(&v).cloned().or_else(|| self.known.get(v, inputs))
     }
 
     /// The value in another type: a constant rounded to it, of another value a cast.
@@ -315,6 +347,21 @@ impl<'a> Lowering<'a> {
     }
 
     fn op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
+        match self.known_op(statement, path) {
+            Err(fault) if fault.open && self.arrays.blobs == Blobs::Promote => {
+                for item in statement.arguments.iter().flat_map(|a| &a.items) {
+                    if let Item::Reference(reference) = item {
+                        self.lookup(*reference)?;
+                    }
+                }
+                statement.results.iter().try_for_each(|r| self.define(r.name, Bound::Open))
+            }
+            result => result,
+        }
+    }
+
+    /// An op whose results have known shapes.
+    fn known_op(&mut self, statement: &Statement<'a>, path: &str) -> Result<(), Fault> {
         let at = statement.op.at;
         let name = statement.op.text;
         let is_compressed = name.starts_with("constexpr_");
@@ -338,12 +385,16 @@ impl<'a> Lowering<'a> {
             return Err(Fault::new(at, what, results.len().to_string()));
         }
         for (i, (declared, &v)) in statement.results.iter().zip(&results).enumerate() {
-            let ty = match is_compressed {
-                true => declared.ty.compressed(declared.at)?,
-                false => declared.ty.concrete(declared.at)?,
+            let admitted = if is_compressed {
+                declared.ty.compressed(declared.at)? == *self.ty(v)
+            } else {
+                if !declared.ty.is_open() {
+                    declared.ty.concrete(declared.at)?;
+                }
+                declared.ty.admits(self.ty(v))
             };
-            if ty != *self.ty(v) {
-                let what = format!("{} is declared as {ty}", shown(declared.name.text));
+            if !admitted {
+                let what = format!("{} is declared as {}", shown(declared.name.text), declared.ty);
                 let expected = format!("{}, which {name} gives", self.ty(v));
                 return Err(Fault::new(declared.at, what, expected));
             }
@@ -368,8 +419,11 @@ impl<'a> Lowering<'a> {
 
     /// Appends an op that stands for `op` in the text.
     pub(super) fn push(&mut self, path: &str, op: Op, spelled: Name<'_>) -> Result<Vec<ValueId>, Fault> {
-        let built = self.builder.push_at(path, op);
-        built.map_err(|e| Fault::new(spelled.at, format!("{}: {}", spelled.text, e.source), ""))
+        let built = self.builder.push_at(path, op.clone());
+        let results =
+            built.map_err(|e| Fault::new(spelled.at, format!("{}: {}", spelled.text, e.source), ""))?;
+        self.known.follow(self.builder.function(), &op, &results, &self.tensors);
+        Ok(results)
     }
 
     /// Declares the outputs and ends the function.
@@ -377,7 +431,10 @@ impl<'a> Lowering<'a> {
         unique(outputs.iter().copied(), "output")?;
         let mut returned = Vec::new();
         for output in outputs {
-            let mut value = self.operand(*output)?;
+            let mut value = match self.operand(*output) {
+                Err(fault) if fault.open && self.arrays.blobs == Blobs::Promote => continue,
+                value => value?,
+            };
             if value.index() < self.n_parameters {
                 let what = format!("the output {} is a parameter", shown(output.text));
                 return Err(Fault::new(output.at, what, "the result of an op (insert an identity)"));
@@ -421,6 +478,10 @@ fn with_attributes<'s, 'a>(statement: &'s Statement<'a>) -> Result<Cow<'s, State
     }
     unique(whole.arguments.iter().map(|a| a.name), "parameter")?;
     Ok(Cow::Owned(whole))
+}
+
+fn open(name: Name<'_>) -> Fault {
+    Fault::open(name.at, format!("the shape of {} depends on run-time values", shown(name.text)))
 }
 
 /// The path of a statement's first result: its `name` attribute, or else its identifier.

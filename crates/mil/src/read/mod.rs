@@ -6,6 +6,7 @@
 //! ops give, and nothing is allocated for what the text merely declares.
 
 mod arguments;
+mod known;
 mod lexer;
 mod literal;
 mod lower;
@@ -15,7 +16,9 @@ mod parser;
 mod syntax;
 mod weights;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+
+use arcane_tensor::Tensor;
 
 use self::lexer::{Kind, Lexer};
 use self::lower::Lowering;
@@ -58,11 +61,19 @@ struct Fault {
     at: usize,
     what: String,
     expected: String,
+    /// Whether the text is no wrong one, but says too little: a shape depends on values that are not given.
+    open: bool,
 }
 
 impl Fault {
     fn new(at: usize, what: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { at, what: what.into(), expected: expected.into() }
+        Self { at, what: what.into(), expected: expected.into(), open: false }
+    }
+
+    /// A shape that depends on a run-time value.
+    fn open(at: usize, what: impl Into<String>) -> Self {
+        let expected = "a constant, or inputs to run the function on";
+        Self { open: true, ..Self::new(at, what, expected) }
     }
 
     fn locate(self, text: &str) -> ReadError {
@@ -96,11 +107,28 @@ enum Blobs {
 /// # Errors
 /// [`ReadError`] for the first fault: of the text, of the types, or of a weight file.
 pub fn read(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError> {
-    read_as(text, weights, Blobs::Read)
+    read_as(text, weights, Blobs::Read, &BTreeMap::new())
+}
+
+/// Reads a program as [`read`] does, to be run on the given inputs: dimensions that the text leaves open (`?`) are those that
+/// the ops give for these inputs. They are known where they depend on inputs through small arrays alone, and hold for no other
+/// inputs.
+///
+/// # Errors
+/// Those of [`read`], and for a dimension that stays unknown.
+pub fn read_for(
+    text: &str,
+    weights: &dyn WeightSource,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<Program, ReadError> {
+    read_as(text, weights, Blobs::Read, inputs)
 }
 
 /// Checks a text as [`read`] does, without its weight files, and gives the program with each constant of a weight file as a
 /// parameter of the role [`crate::Role::Constant`], named by its identifier and `.blob`: the same ops and types at no cost.
+///
+/// Where a shape depends on run-time values (a declared dimension `?`), what is computed from there is checked for its spelling
+/// alone, and is missing in the program.
 ///
 /// `weights` is asked for an array only where it decides a type (`split_sizes` of ten parts); [`NoWeights`] will mostly do. Files that
 /// are there ([`BlobFolder`]) have to hold what the text refers to.
@@ -108,14 +136,24 @@ pub fn read(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError
 /// # Errors
 /// Those of [`read`], but for weight files that are not there.
 pub fn check(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError> {
-    read_as(text, weights, Blobs::Promote)
+    read_as(text, weights, Blobs::Promote, &BTreeMap::new())
 }
 
-fn read_as(text: &str, weights: &dyn WeightSource, blobs: Blobs) -> Result<Program, ReadError> {
-    program(text, weights, blobs).map_err(|fault| fault.locate(text))
+fn read_as(
+    text: &str,
+    weights: &dyn WeightSource,
+    blobs: Blobs,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<Program, ReadError> {
+    program(text, weights, blobs, inputs).map_err(|fault| fault.locate(text))
 }
 
-fn program(text: &str, weights: &dyn WeightSource, blobs: Blobs) -> Result<Program, Fault> {
+fn program(
+    text: &str,
+    weights: &dyn WeightSource,
+    blobs: Blobs,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<Program, Fault> {
     let mut parser = Parser::new(text);
     let mut program = Program::default();
     let mut names = HashSet::new();
@@ -127,7 +165,7 @@ fn program(text: &str, weights: &dyn WeightSource, blobs: Blobs) -> Result<Progr
         if !names.insert(name.text) {
             return Err(Fault::new(name.at, format!("a second function `{}`", name.text), "another name"));
         }
-        let mut lowering = Lowering::new(&header, &arrays)?;
+        let mut lowering = Lowering::new(&header, &arrays, inputs)?;
         while let Some(statement) = parser.statement()? {
             lowering.statement(&statement)?;
         }

@@ -2,9 +2,16 @@
 
 mod constexpr;
 mod convolution;
+mod dimensions;
+mod index;
+mod make;
+mod pad;
 mod pool;
 mod quantize;
+mod rearrange;
 mod recurrent;
+mod sample;
+mod slice;
 mod state;
 
 use arcane_tensor::DType;
@@ -13,7 +20,7 @@ use super::Fault;
 use super::arguments::{Arguments, Class, Found, from_front};
 use super::lexer::shown;
 use super::syntax::MAX_RANK;
-use crate::{Binary, Compare, Logical, Op, Opset, Reduce, ScatterMode, Unary, ValueId};
+use crate::{Binary, Compare, Logical, Make, Op, Opset, Rearrangement, Reduce, Unary, ValueId};
 
 const UNARY: [(Unary, Class); 8] = [
     (Unary::Abs, Class::Numeric),
@@ -38,31 +45,23 @@ const COMPARE: [Compare; 6] = [
 const LOGICAL: [Logical; 2] = [Logical::And, Logical::Or];
 const REDUCE: [Reduce; 6] =
     [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::SumSquare, Reduce::LogSumExp];
-const SCATTER: [ScatterMode; 2] = [ScatterMode::Add, ScatterMode::Update];
 const CAST: [DType; 8] =
     [DType::F16, DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8, DType::I16, DType::U16];
 
 /// The ops of MIL that have no counterpart here, for a message that knows them.
-const OTHERS: &str = " acos add_n affine argsort asin atan atanh band_part batch_norm batch_to_space ceil \
-    clamped_relu classify clip cond conv_quantized \
-    \
-    cos cosh crop crop_resize cumsum depth_to_space \
-    einsum elu erf exp2 expand_dims fill_like flatten2d floor floor_div gather_nd gelu instance_norm \
-    inverse l2_norm layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter \
-    list_write local_response_norm logical_not logical_xor make_list mod non_maximum_suppression non_zero \
-    one_hot pad pixel_shuffle pixel_unshuffle pow prelu random_bernoulli random_categorical random_normal \
-    random_uniform range_1d reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm reduce_log_sum \
-    reduce_prod relu relu6 resample reshape_like resize resize_bilinear resize_nearest_neighbor reverse \
-    reverse_sequence round scaled_tanh scatter_nd shape sigmoid_hard sin sinh slice_by_index slice_by_size \
-    slice_update sliding_windows softplus softplus_parametric softsign space_to_batch space_to_depth squeeze stack tan \
-    tanh tensor_buffer_to_tensor tensor_to_tensor_buffer threshold thresholded_relu topk upsample_bilinear \
-    upsample_nearest_neighbor while_loop ";
+const OTHERS: &str = " acos add_n argsort asin atan atanh batch_norm ceil clamped_relu classify clip cond \
+    conv_quantized cos cosh cumsum einsum elu erf exp2 floor floor_div gelu instance_norm inverse l2_norm \
+    layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter list_write \
+    local_response_norm logical_not logical_xor make_list mod non_maximum_suppression pow prelu random_bernoulli \
+    random_categorical random_normal random_uniform reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm \
+    reduce_log_sum reduce_prod relu relu6 round scaled_tanh sigmoid_hard sin sinh softplus softplus_parametric \
+    softsign tan tanh tensor_buffer_to_tensor tensor_to_tensor_buffer threshold thresholded_relu topk while_loop ";
 
 type Built = Result<Op, Fault>;
 
 /// The op that a statement spells.
 pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
-    use Class::{Bool, Float, Mask, Numeric, Plain, Wide, WideNumeric};
+    use Class::{Bool, Float, Mask, Numeric, Plain};
     let name = a.op();
     if let Some((kind, class)) = UNARY.into_iter().find(|(kind, _)| kind.name() == name) {
         return Ok(Op::Unary { kind, x: a.operand("x", class)? });
@@ -121,63 +120,77 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
             let attn_mask = mask.map(|m| if a.ty(m).dtype.is_float() { a.converted(m, dtype) } else { m });
             Ok(Op::ScaledDotProductAttention { query, key, value, attn_mask })
         }
-        "gather" => {
-            let (x, indices, axis) = indexed(a, "x", WideNumeric)?;
-            if a.opset() >= Opset::Ios16
-                && let Some(Found { value: n @ (1.. | ..=-1), at }) = a.int("batch_dims")?
-            {
-                return Err(a.refuse("batch_dims", &n.to_string(), at, "0"));
-            }
-            Ok(Op::Gather { x, indices, axis })
-        }
-        "gather_along_axis" => {
-            let (x, indices, axis) = indexed(a, "x", WideNumeric)?;
-            Ok(Op::GatherAlongAxis { x, indices, axis })
-        }
-        "scatter" => {
-            let (data, indices, axis) = indexed(a, "data", Numeric)?;
-            let updates = a.operand("updates", Numeric)?;
-            Ok(Op::Scatter { data, indices, updates, axis, mode: scatter_mode(a)? })
-        }
-        "scatter_along_axis" => {
-            let (data, indices, axis) = indexed(a, "data", Numeric)?;
-            let updates = a.operand("updates", Numeric)?;
-            Ok(Op::ScatterAlongAxis { data, indices, updates, axis, mode: scatter_mode(a)? })
-        }
+        "slice_by_index" => slice::by_index(a),
+        "slice_by_size" => slice::by_size(a),
+        "slice_update" => slice::update(a),
+        "pad" => pad::pad(a),
+        _ => moved(a),
+    }
+}
+
+/// The ops that move elements, and those that make arrays.
+fn moved(a: &mut Arguments<'_, '_>) -> Built {
+    use Rearrangement::{DepthToSpace, PixelShuffle, SpaceToDepth};
+    match a.op() {
+        "gather" => index::gather(a),
+        "gather_along_axis" => index::gather_along_axis(a),
+        "gather_nd" => index::gather_nd(a),
+        "scatter" => index::scatter(a, false),
+        "scatter_along_axis" => index::scatter(a, true),
+        "scatter_nd" => index::scatter_nd(a),
+        "reverse_sequence" => index::reverse_sequence(a),
+        "expand_dims" => dimensions::expand(a),
+        "squeeze" => dimensions::squeeze(a),
+        "flatten2d" => dimensions::flatten(a),
+        "reshape_like" => dimensions::like(a),
+        "concat" => make::concat(a),
+        "stack" => make::stack(a),
+        "shape" => Ok(Op::Make(Make::Shape { x: a.operand("x", Class::Wide)? })),
+        "fill" => make::fill(a),
+        "fill_like" => make::fill_like(a),
+        "range_1d" => make::range(a),
+        "one_hot" => make::one_hot(a),
+        "non_zero" => make::non_zero(a),
+        "reverse" => rearrange::reverse(a),
+        "sliding_windows" => rearrange::sliding_windows(a),
+        "depth_to_space" => rearrange::blocks(a, "block_size", |block| DepthToSpace { block }),
+        "space_to_depth" => rearrange::blocks(a, "block_size", |block| SpaceToDepth { block }),
+        "pixel_shuffle" => rearrange::blocks(a, "upscale_factor", |factor| PixelShuffle { factor }),
+        "pixel_unshuffle" => rearrange::pixel_unshuffle(a),
+        "space_to_batch" => rearrange::space_to_batch(a),
+        "batch_to_space" => rearrange::batch_to_space(a),
+        "crop" => rearrange::crop(a),
+        "band_part" => rearrange::band_part(a),
+        "upsample_nearest_neighbor" => rearrange::upsample(a),
+        "resize_nearest_neighbor" => rearrange::resize(a),
+        "resize" => sample::resize(a),
+        "resize_bilinear" => sample::resize_bilinear(a),
+        "upsample_bilinear" => sample::upsample_bilinear(a),
+        "crop_resize" => sample::crop_resize(a),
+        "resample" => sample::resample(a),
+        "affine" => sample::affine(a),
         "reshape" => reshape(a),
-        "transpose" => {
-            let x = a.operand("x", Wide)?;
-            let Found { value, at } = a.required_ints("perm", MAX_RANK)?;
-            let axes = value.into_iter().map(|p| from_front(p, a.ty(x), "perm", at));
-            Ok(Op::Transpose { x, perm: axes.collect::<Result<_, _>>()? })
-        }
-        "concat" => {
-            let values = a.operands("values", Wide)?;
-            let Some(&first) = values.first() else {
-                return Err(a.fault("values is empty", "one operand or more"));
-            };
-            let axis = a.axis("axis", first, None)?;
-            if let Some(Found { value: true, at }) = a.flag("interleave")? {
-                return Err(a.refuse("interleave", "true", at, "false"));
-            }
-            Ok(Op::Concat { values, axis })
-        }
+        "transpose" => transpose(a),
         "split" => split(a),
-        "tile" => {
-            let x = a.operand("x", Plain)?;
-            let Found { value, at } = a.required_ints("reps", MAX_RANK)?;
-            Ok(Op::Tile { x, reps: sizes(&value, 1, "reps", at)? })
-        }
-        "fill" => {
-            let Found { value: shape, at } = a.required_ints("shape", MAX_RANK)?;
-            let (dtype, value) = a.number("value")?.map_or((DType::F32, 0.0), |found| found.value);
-            Ok(Op::Fill { shape: sizes(&shape, 0, "shape", at)?, dtype, value })
-        }
-        _ if OTHERS.contains(&format!(" {name} ")) => {
+        "tile" => tile(a),
+        name if OTHERS.contains(&format!(" {name} ")) => {
             Err(Fault::new(a.at(), format!("op `{name}` is not supported yet"), "one that this version has"))
         }
-        _ => Err(Fault::new(a.at(), format!("unknown op {}", shown(name)), "an op of MIL")),
+        name => Err(Fault::new(a.at(), format!("unknown op {}", shown(name)), "an op of MIL")),
     }
+}
+
+fn transpose(a: &mut Arguments<'_, '_>) -> Built {
+    let x = a.operand("x", Class::Wide)?;
+    let Found { value, at } = a.required_ints("perm", MAX_RANK)?;
+    let axes = value.into_iter().map(|p| from_front(p, a.ty(x), "perm", at));
+    Ok(Op::Transpose { x, perm: axes.collect::<Result<_, _>>()? })
+}
+
+fn tile(a: &mut Arguments<'_, '_>) -> Built {
+    let x = a.operand("x", Class::Plain)?;
+    let Found { value, at } = a.known_ints("reps", Class::Int, MAX_RANK)?;
+    Ok(Op::Tile { x, reps: sizes(&value, 1, "reps", at)? })
 }
 
 /// Refuses an op in a function of an older opset.
@@ -281,36 +294,11 @@ fn linear(a: &mut Arguments<'_, '_>) -> Built {
     Ok(Op::Linear { x, weight, bias })
 }
 
-/// What ops that index along an axis share: what they index, the indices and the axis.
-fn indexed(
-    a: &mut Arguments<'_, '_>,
-    x: &'static str,
-    class: Class,
-) -> Result<(ValueId, ValueId, usize), Fault> {
-    let x = a.operand(x, class)?;
-    let indices = a.operand("indices", Class::Index)?;
-    if a.opset() >= Opset::Ios17 {
-        a.flag("validate_indices")?;
-    }
-    Ok((x, indices, a.axis("axis", x, Some(0))?))
-}
-
-fn scatter_mode(a: &mut Arguments<'_, '_>) -> Result<ScatterMode, Fault> {
-    let Some(Found { value: mode, at }) = a.text("mode")? else { return Ok(ScatterMode::Add) };
-    if let Some(known) = SCATTER.into_iter().find(|m| m.name() == mode) {
-        return Ok(known);
-    }
-    if ["sub", "mul", "div", "max", "min"].contains(&mode.as_str()) {
-        return Err(a.refuse("mode", &format!("{mode:?}"), at, "\"add\" or \"update\""));
-    }
-    Err(Fault::new(at, format!("mode is {}", shown(&mode)), "a mode such as add or update"))
-}
-
 /// The shape of a reshape: one −1 takes what is left, a 0 keeps a dimension: of the same place where the ranks are equal,
 /// else (from ios17) counted from the right. A tensor without elements has its dimensions of 0 spelled as they are.
 fn reshape(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Wide)?;
-    let Found { value: wanted, at } = a.required_ints("shape", MAX_RANK)?;
+    let Found { value: wanted, at } = a.known_ints("shape", Class::Position, MAX_RANK)?;
     let (from, count) = (a.ty(x).shape.clone(), a.ty(x).len());
     let literal = count == 0 && !wanted.contains(&-1);
     if !literal && wanted.contains(&0) && wanted.len() != from.len() && a.opset() < Opset::Ios17 {

@@ -66,7 +66,7 @@ fn function(name: &str, function: &proto::Function, arrays: &Arrays<'_>) -> Resu
         let name = Name { text: name, at: 0 };
         let parameters = function.inputs.iter().map(|p| declared(p, 0)).collect::<Result<_, _>>()?;
         let header = Header { name, opset, parameters, attributes: Vec::new() };
-        let mut lowering = Lowering::new(&header, arrays)?;
+        let mut lowering = Lowering::new(&header, arrays, &BTreeMap::new())?;
         for (i, operation) in block.operations.iter().enumerate() {
             lowering.statement(&statement(operation, i + 1)?)?;
         }

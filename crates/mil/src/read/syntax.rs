@@ -48,6 +48,18 @@ impl Type {
         self.up_to_rank(MAX_LITERAL_RANK, at)
     }
 
+    /// Whether a type is this one, which may leave dimensions open.
+    pub(super) fn admits(&self, ty: &TensorType) -> bool {
+        let Self::Tensor(dtype, dims) = self else { return false };
+        let fits = |(dim, &found): (&Option<usize>, &usize)| dim.is_none_or(|d| d == found);
+        *dtype == ty.dtype && dims.len() == ty.shape.len() && dims.iter().zip(&ty.shape).all(fits)
+    }
+
+    /// Whether it leaves dimensions open.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Tensor(_, dims) if dims.contains(&None))
+    }
+
     fn up_to_rank(&self, most: usize, at: usize) -> Result<TensorType, Fault> {
         let (dtype, dims) = match self {
             Self::Tensor(dtype, dims) => (*dtype, dims),
@@ -68,7 +80,7 @@ impl Type {
             ));
         }
         let Some(shape) = dims.iter().copied().collect::<Option<Vec<usize>>>() else {
-            return Err(Fault::new(at, "flexible dimensions `?` are not supported", "known dimensions"));
+            return Err(Fault::open(at, format!("{self} has open dimensions")));
         };
         let bytes = element_count(&shape).and_then(|n| n.checked_mul(dtype.size()));
         if bytes.is_none_or(|b| isize::try_from(b).is_err()) {

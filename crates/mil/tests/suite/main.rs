@@ -3,6 +3,7 @@
 mod elementwise;
 mod evaluator;
 mod golden;
+mod movement;
 mod mutations;
 mod packages;
 mod properties;
