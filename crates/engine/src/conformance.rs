@@ -3,7 +3,10 @@
 //! [`cases`] is the table; [`check`] runs one case on an engine and compares every output with
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
+mod compressed;
 mod products;
+mod recurrent;
+mod spatial;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -208,7 +211,14 @@ pub fn cases() -> Vec<Case> {
         movement(&mut table, dtype);
         indexing(&mut table, dtype);
         chains(&mut table, dtype);
+        spatial::convolutions(&mut table, dtype);
+        spatial::transposed(&mut table, dtype);
+        spatial::pools(&mut table, dtype);
+        compressed::compressed(&mut table, dtype);
+        compressed::quantisation(&mut table, dtype);
+        recurrent::recurrences(&mut table, dtype);
     }
+    compressed::states(&mut table);
     logic(&mut table);
     integers(&mut table);
     table.cases

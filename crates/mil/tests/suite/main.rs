@@ -1,11 +1,15 @@
 //! Tests of the public interface.
 
+mod compressed;
 mod elementwise;
 mod evaluator;
 mod golden;
 mod properties;
 mod reading;
+mod recurrent;
 mod refusals;
+mod spatial;
+mod states;
 mod structure;
 mod types;
 mod weight_files;
