@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use arcane_compile::{Plan, plan_functions};
-use arcane_mil::{Function, TensorType};
+use arcane_mil::{Function, Role, TensorType};
 use arcane_session::{Session, SessionError};
 use arcane_tensor::{Tensor, read_npz, write_npz};
 
@@ -19,10 +19,10 @@ pub(crate) struct Arguments {
     /// The folder that `@model_path` in the program stands for [default: the program's].
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
-    /// An array for each parameter, by name.
+    /// An array for each parameter and state, by name.
     #[arg(long, value_name = "IN.npz")]
     inputs: PathBuf,
-    /// Gets an array for each output, by name.
+    /// Gets an array for each output and each state after the call, by name.
     #[arg(long, value_name = "OUT.npz")]
     outputs: PathBuf,
     /// The function to run [default: the only one, or main].
@@ -100,7 +100,12 @@ fn execute(
         session.set(name, tensor)?;
     }
     session.call(function.name())?;
-    function.outputs().iter().map(|o| Ok((o.name.clone(), session.get(&o.name)?))).collect()
+    // A state's value after the call is in the place of the one before it.
+    let alias = |i: usize| function.aliases().iter().find(|a| a.output == i);
+    let outputs = function.outputs().iter().enumerate();
+    let results = outputs.filter(|(i, _)| alias(*i).is_none()).map(|(_, o)| &o.name);
+    let states = function.parameters().iter().filter(|p| p.role == Role::State).map(|p| &p.name);
+    results.chain(states).map(|name| Ok((name.clone(), session.get(name)?))).collect()
 }
 
 /// Says on stderr which outputs hold infinities or NaN: they may be meant, but never pass unseen.

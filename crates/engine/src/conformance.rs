@@ -3,8 +3,11 @@
 //! [`cases`] is the table; [`check`] runs one case on an engine and compares every output with
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
+mod compressed;
 mod movement;
 mod products;
+mod recurrent;
+mod spatial;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -215,7 +218,14 @@ pub fn cases() -> Vec<Case> {
         movement::indices(&mut table, dtype);
         movement::samples(&mut table, dtype);
         chains(&mut table, dtype);
+        spatial::convolutions(&mut table, dtype);
+        spatial::transposed(&mut table, dtype);
+        spatial::pools(&mut table, dtype);
+        compressed::compressed(&mut table, dtype);
+        compressed::quantisation(&mut table, dtype);
+        recurrent::recurrences(&mut table, dtype);
     }
+    compressed::states(&mut table);
     logic(&mut table);
     integers(&mut table);
     table.cases

@@ -44,7 +44,7 @@ fn run(numerics: Numerics, threads: usize, function: Function, inputs: &[Tensor]
     let engine = SoftwareEngine::with_numerics(threads, numerics).unwrap();
     let names = function.parameters().iter().map(|p| p.name.clone());
     let inputs = names.zip(inputs.iter().cloned()).collect();
-    let program = Program { functions: vec![function] };
+    let program = Program::new(vec![function]);
     let outputs =
         conformance::run(&engine, &program, "main", &inputs, LoadOptions::default()).expect("it runs");
     halves(outputs.values().next().expect("an output"))

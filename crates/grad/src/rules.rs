@@ -5,9 +5,7 @@
 
 mod movement;
 
-use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, StateOp, Unary, ValueId,
-};
+use arcane_mil::{Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, Unary, ValueId};
 use arcane_tensor::DType;
 
 use crate::GradError;
@@ -38,16 +36,13 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
         Op::Pool(p) => spatial::pool(a, p, y),
         // Its operands are constants.
         Op::Constexpr(_) => Ok(()),
-        Op::State(StateOp::Read { state: x } | StateOp::Write { data: x, .. }) => {
-            let g = a.of(y);
-            a.give(*x, |_| Ok(g))
-        }
-        Op::Quantization(_) | Op::Recurrent(_) => {
+        Op::Quantization(_) | Op::Recurrent(_) | Op::State(_) => {
             return Err(GradError::NotDifferentiable {
                 op: operation.op.name(),
                 path: a.f.function().value(y).path.clone(),
                 why: match operation.op {
                     Op::Quantization(_) => "integers of eight bits have no derivative",
+                    Op::State(_) => "what a call leaves for the next has no derivative within it",
                     _ => "there is no rule for recurrences; the steps written out with products have one",
                 },
             });

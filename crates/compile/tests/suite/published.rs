@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use arcane_chip::price::{host_ns, program_ns};
 use arcane_chip::{Chip, violations};
 use arcane_compile::{BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PortBinding, Step, Work};
-use arcane_mil::{Function, Program, TensorType};
+use arcane_mil::{Function, TensorType};
 use arcane_tensor::DType;
 
 use kernels::{Sizes, engine_kernels, host_functions};
@@ -141,7 +141,7 @@ fn plan(todo: &[Todo]) -> Plan {
     Plan {
         format_version: FORMAT_VERSION,
         chip: Some("m4".into()),
-        program: Program { functions },
+        program: arcane_mil::Program::new(functions),
         places,
         buffers,
         calls: vec![Call { name: "micro_batch".into(), steps }],

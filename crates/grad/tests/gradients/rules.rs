@@ -1,7 +1,8 @@
 //! Each op's rule. The table is a `match` over all ops: an op without an entry does not compile.
 
 use arcane_mil::{
-    Binary, Compare, Convolution, Index, Logical, Op, Reduce, Sample, ScatterMode, Slice, Unary,
+    Binary, Compare, Constexpr, Convolution, Index, Logical, Op, PadType, Pool, PoolKind, Reduce, Sample,
+    ScatterMode, Slice, TransposedConvolution, Unary,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -60,7 +61,12 @@ cases! {
     Op::Softmax { .. } => [softmax],
     Op::Matmul { .. } => [matmul, matmul_by_itself],
     Op::Linear { .. } => [linear],
-    Op::Convolution(_) => [conv],
+    Op::Convolution(_) => [conv, strided_conv],
+    Op::TransposedConvolution(_) => [conv_transpose],
+    Op::Pool(_) => [pools],
+    Op::Constexpr(_) => [compressed],
+    // Refused: see `structure`.
+    Op::Quantization(_) | Op::Recurrent(_) | Op::State(_) => [],
     Op::ScaledDotProductAttention { .. } => [attention, masked_attention, grouped_query_attention],
     Op::Gather { .. } => [gather],
     Op::GatherAlongAxis { .. } => [gather_along_axis],
@@ -361,6 +367,96 @@ fn conv(check: &Check) {
             c.f.push_one(Op::Convolution(Convolution::pointwise(x, weight, Some(bias), shape.len())))
         });
     }
+}
+
+/// Shapes of x and of a weight with groups, and a window over the spatial dimensions.
+type Slide<'a> = (&'a [usize], &'a [usize], usize, &'a [usize], PadType, &'a [usize], &'a [usize]);
+
+fn strided_conv(check: &Check) {
+    let cases: [Slide<'_>; 7] = [
+        (&[2, 2, 7], &[3, 2, 3], 1, &[2], PadType::Valid, &[0, 0], &[1]),
+        (&[1, 2, 6], &[2, 2, 2], 1, &[3], PadType::Custom, &[1, 2], &[2]),
+        (&[2, 4, 3, 4], &[4, 2, 2, 3], 2, &[1, 2], PadType::Same, &[0; 4], &[1, 1]),
+        (&[2, 3, 4, 3], &[6, 1, 2, 2], 3, &[2, 1], PadType::SameLower, &[0; 4], &[1, 2]),
+        (&[1, 2, 3, 2, 3], &[2, 1, 2, 1, 2], 2, &[1, 1, 2], PadType::Custom, &[0, 1, 1, 0, 1, 1], &[1, 1, 1]),
+        // Positions that see padding alone, and elements that no position sees.
+        (&[1, 1, 3], &[1, 1, 1], 1, &[5], PadType::Custom, &[2, 0], &[1]),
+        (&[1, 1, 8], &[2, 1, 2], 1, &[5], PadType::Valid, &[0, 0], &[1]),
+    ];
+    for (x, weight, groups, strides, pad_type, pad, dilations) in cases {
+        check.that(|c| {
+            let outputs = weight[0];
+            let (x, weight, bias) = (c.float(x), c.float(weight), Some(c.float(&[outputs])));
+            let (strides, pad, dilations) = (strides.to_vec(), pad.to_vec(), dilations.to_vec());
+            let conv = Convolution { x, weight, bias, strides, pad_type, pad, dilations, groups };
+            c.f.push_one(Op::Convolution(conv))
+        });
+    }
+}
+
+fn conv_transpose(check: &Check) {
+    let cases: [(Slide<'_>, Option<&[usize]>); 6] = [
+        ((&[2, 2, 3], &[2, 3, 3], 1, &[2], PadType::Valid, &[0, 0], &[1]), None),
+        ((&[1, 2, 4], &[2, 2, 2], 1, &[3], PadType::Custom, &[1, 2], &[2]), None),
+        ((&[2, 4, 2, 3], &[4, 2, 2, 3], 2, &[2, 2], PadType::Same, &[0; 4], &[1, 1]), None),
+        ((&[1, 3, 3, 2], &[3, 1, 1, 2], 3, &[3, 2], PadType::Same, &[0; 4], &[1, 1]), None),
+        ((&[1, 2, 3, 3], &[2, 1, 3, 2], 2, &[2, 1], PadType::Valid, &[0; 4], &[1, 2]), Some(&[1, 2, 5, 9])),
+        ((&[1, 2, 2, 1, 2], &[2, 2, 1, 2, 2], 1, &[1, 2, 1], PadType::Valid, &[0; 6], &[1, 1, 1]), None),
+    ];
+    for ((x, weight, groups, strides, pad_type, pad, dilations), shape) in cases {
+        check.that(|c| {
+            let outputs = weight[1] * groups;
+            let (x, weight, bias) = (c.float(x), c.float(weight), Some(c.float(&[outputs])));
+            let (strides, pad, dilations) = (strides.to_vec(), pad.to_vec(), dilations.to_vec());
+            let output_shape = shape.map(<[usize]>::to_vec);
+            c.f.push_one(Op::TransposedConvolution(TransposedConvolution {
+                x,
+                weight,
+                bias,
+                strides,
+                pad_type,
+                pad,
+                dilations,
+                groups,
+                output_shape,
+            }))
+        });
+    }
+}
+
+fn pools(check: &Check) {
+    let kinds = [
+        PoolKind::Max,
+        PoolKind::Average { exclude_padding: false },
+        PoolKind::Average { exclude_padding: true },
+        PoolKind::L2,
+    ];
+    for kind in kinds {
+        let cases: [(&[usize], &[usize], &[usize], PadType, &[usize], bool); 5] = [
+            (&[2, 2, 7], &[3], &[2], PadType::Valid, &[0, 0], false),
+            (&[1, 2, 6], &[3], &[2], PadType::Valid, &[0, 0], true),
+            (&[1, 2, 3, 4], &[2, 3], &[1, 2], PadType::Same, &[0; 4], false),
+            (&[2, 1, 4, 3], &[2, 2], &[2, 1], PadType::Custom, &[1, 0, 0, 1], false),
+            (&[1, 1, 5, 4], &[3, 2], &[3, 3], PadType::Custom, &[1, 1, 1, 1], true),
+        ];
+        for (x, kernel_sizes, strides, pad_type, pad, ceil_mode) in cases {
+            check.that(|c| {
+                let x = c.float(x);
+                let (kernel_sizes, strides, pad) = (kernel_sizes.to_vec(), strides.to_vec(), pad.to_vec());
+                c.f.push_one(Op::Pool(Pool { kind, x, kernel_sizes, strides, pad_type, pad, ceil_mode }))
+            });
+        }
+    }
+}
+
+fn compressed(check: &Check) {
+    check.that(|c| {
+        let x = c.float(&[2, 3]);
+        let source = c.f.constant("source", Tensor::from_f64s(DType::F16, &[3], &[1.0, -2.0, 3.0]).unwrap());
+        let weight = c.f.push_one(Op::Constexpr(Constexpr::Cast { source }))?;
+        let weight = c.f.cast(weight, DType::F64);
+        c.f.mul(x, weight)
+    });
 }
 
 fn attention(check: &Check) {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use arcane_grad::{GradError, gradients};
 use arcane_mil::{
-    Binary, Builder, Compare, Op, Opset, Reduce, Role, ScatterMode, TensorType, Unary, ValueId, evaluate,
+    Activation, Binary, Builder, Cell, Compare, Op, Opset, Quantization, Recurrent, Reduce, Role,
+    ScatterMode, StateOp, TensorType, Unary, ValueId, Way, evaluate,
 };
 use arcane_tensor::{DType, Tensor, Tolerance};
 
@@ -268,6 +269,43 @@ fn an_update_that_overwrites_is_refused_by_name_if_it_is_on_the_way() {
     let GradError::NotDifferentiable { op, path, .. } = &error else { panic!("{error}") };
     assert_eq!((*op, path.as_str()), ("scatter", "cache.scatter"));
     assert!(error.to_string().contains("scatter at `cache.scatter`"), "{error}");
+}
+
+#[test]
+fn ops_without_a_rule_are_refused_by_name() {
+    let mut f = builder();
+    let x = parameter(&mut f, "x", &[2, 1, 3]);
+    let h = parameter(&mut f, "h", &[1, 1]);
+    let (weight_ih, weight_hh) = (parameter(&mut f, "ih", &[1, 3]), parameter(&mut f, "hh", &[1, 1]));
+    let rnn = Op::Recurrent(Recurrent {
+        cell: Cell::Rnn,
+        x,
+        initial_h: h,
+        weight_ih,
+        weight_hh,
+        bias: None,
+        way: Way::Forward,
+        output_sequence: true,
+        activation: Activation::Tanh,
+    });
+    let recurrent = f.push(rnn).unwrap()[0];
+    let scale = f.constant("scale", Tensor::scalar(0.5f32));
+    let single = f.cast(x, DType::F32);
+    let quantize =
+        Quantization::Quantize { x: single, scale, zero_point: None, axis: None, dtype: DType::I8 };
+    let quantized = f.push_one(Op::Quantization(quantize)).unwrap();
+    let dequantize = Quantization::Dequantize { x: quantized, scale, zero_point: None, axis: None };
+    let quantized = f.push_one(Op::Quantization(dequantize)).unwrap();
+    let state = f.parameter("state", TensorType::new(DType::F64, &[2]), Role::State);
+    let state = f.push_one(Op::State(StateOp::Read { state })).unwrap();
+    let of_state = f.function().parameter("state").unwrap().value;
+    for (y, wrt, op) in
+        [(recurrent, x, "rnn"), (quantized, single, "dequantize"), (state, of_state, "read_state")]
+    {
+        let error = gradients(&mut f.clone(), &[(y, y)], &[wrt]).unwrap_err();
+        let GradError::NotDifferentiable { op: found, .. } = &error else { panic!("{error}") };
+        assert_eq!(*found, op);
+    }
 }
 
 #[test]

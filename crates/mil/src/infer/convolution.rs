@@ -118,12 +118,18 @@ pub(super) fn window(
     others: &[usize],
     name: &str,
 ) -> Result<(), TypeError> {
+    // MIL's numbers are int32; sums and products of two of them are exact.
+    const MOST: usize = i32::MAX as usize;
     for (name, values) in [("strides", strides), (name, others)] {
         ensure!(
-            values.len() == spatial && values.iter().all(|&v| v > 0),
+            values.len() == spatial && values.iter().all(|v| (1..=MOST).contains(v)),
             "{name} are {values:?}, {spatial} numbers above 0 were expected"
         );
     }
-    ensure!(pad.len() == 2 * spatial, "pad is {pad:?}, {} numbers were expected", 2 * spatial);
+    ensure!(
+        pad.len() == 2 * spatial && pad.iter().all(|&p| p <= MOST),
+        "pad is {pad:?}, {} numbers were expected",
+        2 * spatial
+    );
     Ok(())
 }

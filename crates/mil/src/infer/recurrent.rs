@@ -11,6 +11,10 @@ pub(super) fn recurrent<'a>(
 ) -> Result<Vec<TensorType>, TypeError> {
     let x = types(r.x);
     float(x, "x")?;
+    ensure!(
+        r.way != Way::Bidirectional || matches!(r.cell, Cell::Lstm(_)),
+        "direction is bidirectional, forward or reverse was expected"
+    );
     let &[steps, batch, inputs] = x.shape.as_slice() else {
         return Err(TypeError(format!("x is {x}, rank 3 was expected")));
     };
@@ -42,21 +46,13 @@ pub(super) fn recurrent<'a>(
     let last = TensorType::new(x.dtype, &[batch, wide]);
     let length = if r.output_sequence { steps } else { 1 };
     let mut results = vec![TensorType::new(x.dtype, &[length, batch, wide]), last.clone()];
-    match &r.cell {
-        Cell::Rnn | Cell::Gru { .. } => {
-            ensure!(
-                r.way != Way::Bidirectional,
-                "direction is bidirectional, forward or reverse was expected"
-            );
-        }
-        Cell::Lstm(l) => {
-            is("initial_c", l.initial_c, &[batch, wide])?;
-            ensure!(
-                r.way != Way::Bidirectional || l.back.is_some(),
-                "there is no weight_ih_back and weight_hh_back, both were expected for two directions"
-            );
-            results.push(last);
-        }
+    if let Cell::Lstm(l) = &r.cell {
+        is("initial_c", l.initial_c, &[batch, wide])?;
+        ensure!(
+            r.way != Way::Bidirectional || l.back.is_some(),
+            "there is no weight_ih_back and weight_hh_back, both were expected for two directions"
+        );
+        results.push(last);
     }
     Ok(results)
 }

@@ -33,6 +33,20 @@ pub(super) fn prints(case: &str, functions: Vec<Function>) -> Emitted {
     emitted
 }
 
+/// The text of a function of ios18 with these outputs, made from an fp16 `[2, 4]`.
+#[track_caller]
+pub(super) fn prints_family(
+    case: &str,
+    build: impl FnOnce(&mut Builder, ValueId) -> Result<Vec<ValueId>, BuildError>,
+) {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let x = f.parameter("x", ty(DType::F16, &[2, 4]), Role::Batch);
+    for (i, y) in build(&mut f, x).unwrap().into_iter().enumerate() {
+        f.output(&format!("y{i}"), y);
+    }
+    prints(case, vec![f.finish()]);
+}
+
 fn refuses(f: Builder, message: &str) {
     let error = print(&Program::new(vec![f.finish()])).unwrap_err();
     assert_eq!(error.to_string(), message);

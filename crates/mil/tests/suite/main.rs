@@ -1,5 +1,6 @@
 //! Tests of the public interface.
 
+mod compressed;
 mod elementwise;
 mod evaluator;
 mod golden;
@@ -8,7 +9,10 @@ mod mutations;
 mod packages;
 mod properties;
 mod reading;
+mod recurrent;
 mod refusals;
+mod spatial;
+mod states;
 mod structure;
 mod types;
 mod weight_files;

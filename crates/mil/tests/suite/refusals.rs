@@ -17,7 +17,7 @@ fn refuses(statement: &str, message: &str) {
 }
 
 #[track_caller]
-fn refuses_text(text: &str, message: &str) {
+pub(super) fn refuses_text(text: &str, message: &str) {
     assert_eq!(read(text, &NoWeights).expect_err(text).to_string(), message, "{text}");
 }
 
@@ -177,8 +177,8 @@ fn the_frame_is_whole() {
         ("[2]> x", "[-2]> x", "3:32: found `-2`, expected a dimension: a whole number from 0, or `?`"),
         (
             "tensor<fp16, [2]> x",
-            "state<tensor<fp16, [2]>> x",
-            "3:18: values of type state<tensor<fp16, [2]>> are not supported yet, expected a tensor or a number",
+            "list<tensor<fp16, [2]>, 3> x",
+            "3:18: values of type list<tensor<fp16, [2]>, 3> are not supported yet, expected a tensor or a number",
         ),
         (
             "x = x)",

@@ -44,9 +44,9 @@ fn refuses(change: impl FnOnce(&mut Vec<u8>), offset: u64, ty: &TensorType, mess
 
 #[test]
 fn every_type_comes_back() {
-    use DType::{Bf16, F16, F32, I8, I16, I32, U8, U16, U32};
+    use DType::{Bf16, F16, F32, I4, I8, I16, I32, U1, U2, U3, U4, U6, U8, U16, U32};
     let mut writer = BlobWriter::new();
-    let arrays: Vec<Tensor> = [F16, F32, U8, I8, Bf16, I16, U16, I32, U32]
+    let arrays: Vec<Tensor> = [F16, F32, U8, I8, Bf16, I16, U16, I32, U32, U1, U2, U3, U4, U6, I4]
         .into_iter()
         .map(|dtype| tensor(dtype, &[3, 1], &[1.0, 2.0, 7.0]))
         .chain([tensor(F32, &[], &[2.5]), tensor(I32, &[0, 3], &[])])
@@ -81,10 +81,10 @@ fn records_are_checked() {
         refuses(|_| {}, offset, &f16, &message);
     }
     refuses(
-        |b| b[68] = 9,
+        |b| b[68] = 18,
         64,
         &f16,
-        ": at offset 64: the array is type code 9, tensor<fp16, [2, 3]> was expected",
+        ": at offset 64: the array is type code 18, tensor<fp16, [2, 3]> was expected",
     );
     refuses(
         |b| b[80..88].copy_from_slice(&u64::MAX.to_le_bytes()),
@@ -133,6 +133,40 @@ fn what_other_writers_leave_in_the_headers_does_not_matter() {
     let file = BlobFile::from_bytes(Path::new("w"), bytes).unwrap();
     assert!(file.verify(64, &ty(DType::F16, &[2, 3])).is_ok());
     assert!(file.verify(64, &ty(DType::F16, &[1000])).is_err());
+}
+
+#[test]
+fn arrays_of_less_than_a_byte_are_packed_and_say_how_many_bits_are_unused() {
+    let mut writer = BlobWriter::new();
+    let three = tensor(DType::U3, &[5], &[0.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(writer.add(&three), Some(64));
+    // The same bytes with one element more are another array.
+    assert_ne!(
+        writer.add(&tensor(DType::U1, &[2], &[1.0, 0.0])),
+        writer.add(&tensor(DType::U1, &[3], &[1.0, 0.0, 0.0]))
+    );
+    let mut bytes = writer.finish();
+    assert_eq!((bytes[68], bytes[72], bytes[88]), (12, 2, 1));
+    assert_eq!(bytes[128..130], [0x88, 0x46]);
+    let ty = ty(DType::U3, &[5]);
+    bytes[88] = 0;
+    assert_eq!(attempt(&bytes, 64, &ty).unwrap(), three, "writers that leave the number out");
+    bytes[88] = 2;
+    assert_eq!(
+        attempt(&bytes, 64, &ty).unwrap_err(),
+        ": at offset 64: the array has 2 unused bits at its end, 1 were expected"
+    );
+}
+
+#[test]
+fn what_writers_differ_in_does_not_count() {
+    let mut bytes = bytes();
+    // The number of arrays, the rest of the header and of the record, and no size.
+    bytes[0..4].fill(0xFF);
+    bytes[8..64].fill(0xAB);
+    bytes[88..128].fill(0xCD);
+    bytes[72..80].fill(0);
+    assert_eq!(attempt(&bytes, 64, &ty(DType::F16, &[2, 3])).unwrap().get(5), 6.0);
 }
 
 #[test]
