@@ -10,7 +10,7 @@ use std::fmt;
 use arcane_mil::{Binary, Function, Op, TensorType, Unary};
 
 use self::site::Site;
-pub(crate) use self::site::{definition, is_constant};
+pub(crate) use self::site::{definition, is_constant, stands_for_constant};
 use crate::legality::{Support, legality};
 use crate::{Chip, Confidence, Family};
 

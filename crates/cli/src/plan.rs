@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use arcane_chip::Chip;
-use arcane_chip::price::program_ns;
+use arcane_chip::price::{compile_ns, load_ns, op_prices, program_ns, relative_half_width, staging_ns};
 use arcane_compile::{
-    Place, Placement, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
+    Place, Placement, Plan, PlanOptions, Precision, Prediction, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, check};
+use arcane_mil::{BlobFolder, Function, Op, check, read};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -90,6 +90,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         to_text(&planned, chip, arguments.explain)
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::Failed(e.into()))
+}
+
+impl Planned {
+    /// Whether it is a single call of a program, and no training.
+    fn is_program(&self) -> bool {
+        self.tokens == 0
+    }
 }
 
 /// Writes a plan as files into a folder that does not exist yet.
@@ -196,7 +203,13 @@ impl Arguments {
 
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
     let file = ProgramFile::read(&arguments.what)?;
-    let program = check(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+    let weights = BlobFolder::new(file.folder());
+    // As it is written, equal weights are one; else only types matter, and large files need not be read.
+    let read = arguments.as_is.then(|| read(&file.text, &weights).ok()).flatten();
+    let program = match read {
+        Some(program) => program,
+        None => check(&file.text, &weights).map_err(|e| file.refused(&e))?,
+    };
     let function = choose(&program, arguments.function.as_deref(), &file.path)?;
     let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
     let flops = program_ns(chip, function).flops;
@@ -231,8 +244,40 @@ fn as_is(function: &Function, chip: &'static Chip) -> anyhow::Result<(Plan, Pred
         }
     }
     let call = plan.call(function.name()).context("the plan has no call of the function")?;
-    let prediction = plan.predict(call, chip);
+    let mut prediction = plan.predict(call, chip);
+    // A caller has plain arrays.
+    let staging = staging_ns(chip, function) * 1e-6;
+    prediction.transfer_ms += staging;
+    prediction.total_ms += staging;
     Ok((plan, prediction))
+}
+
+/// The engine's programs of a plan.
+fn engine_functions(plan: &Plan) -> impl Iterator<Item = &Function> {
+    let placed = plan.program.functions.iter().zip(&plan.places);
+    placed.filter(|(_, place)| **place == Place::Engine).map(|(f, _)| f)
+}
+
+/// What each op of the engine's programs takes, constants left out.
+fn op_list(plan: &Plan, chip: &Chip) -> Vec<Value> {
+    let mut list = Vec::new();
+    for f in engine_functions(plan) {
+        for (operation, price) in f.operations().iter().zip(op_prices(chip, f)) {
+            if matches!(operation.op, Op::Const(_)) {
+                continue;
+            }
+            list.push(json!({
+                "program": f.name(),
+                "path": f.value(operation.results[0]).path,
+                "op": operation.op.name(),
+                "ms": price.total_ns * 1e-6,
+                "compute_ms": price.compute_ns * 1e-6,
+                "weight_ms": price.weight_ns * 1e-6,
+                "activation_ms": price.activation_ns * 1e-6,
+            }));
+        }
+    }
+    list
 }
 
 /// Useful operations a second as a part of the engine's peak.
@@ -256,12 +301,18 @@ fn to_json(planned: &Planned, chip: &Chip) -> Value {
         "tokens": planned.tokens,
         "utilization": utilization(planned, chip),
         "predicted_mj": p.energy_mj,
-        "uncertainty": UNCERTAINTY,
+        "uncertainty": relative_half_width(chip),
+        "floor_ms": p.dispatches as f64 * *chip.rates.floor_us * 1e-3,
+        "compile_ms": engine_functions(&planned.plan).map(|f| compile_ns(chip, f)).sum::<f64>() * 1e-6,
+        "load_ms": engine_functions(&planned.plan).count() as f64 * load_ns(chip) * 1e-6,
         "hash": format!("{:016x}", planned.plan.hash()),
         "reasons": planned.plan.reasons,
     });
     if let (Value::Object(json), Value::Object(more)) = (&mut json, &planned.more) {
         json.extend(more.clone());
+        if planned.is_program() {
+            json.insert("ops".into(), op_list(&planned.plan, chip).into());
+        }
     }
     json
 }
@@ -274,7 +325,7 @@ fn to_text(planned: &Planned, chip: &Chip, explain: bool) -> String {
         "{}: {:.3} ms modelled (± {:.0} %), of which engine {:.3}, host {:.3}, transfer {:.3} beside each other",
         chip.name,
         p.total_ms,
-        UNCERTAINTY * 100.0,
+        relative_half_width(chip) * 100.0,
         p.engine_ms,
         p.host_ms,
         p.transfer_ms
@@ -316,6 +367,27 @@ fn to_text(planned: &Planned, chip: &Chip, explain: bool) -> String {
             moves.count(),
             ns * 1e-6
         );
+    }
+    if planned.is_program() {
+        let _ = writeln!(
+            text,
+            "\n{:32} {:24} {:>9} {:>9} {:>9} {:>9}",
+            "op", "path", "ms", "products", "weights", "moves"
+        );
+        for op in op_list(plan, chip) {
+            let ms = |key: &str| op[key].as_f64().unwrap_or_default();
+            let name = |key: &str| op[key].as_str().unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "{:32} {:24} {:9.4} {:9.4} {:9.4} {:9.4}",
+                name("op"),
+                name("path"),
+                ms("ms"),
+                ms("compute_ms"),
+                ms("weight_ms"),
+                ms("activation_ms")
+            );
+        }
     }
     if explain {
         let _ = writeln!(text);

@@ -24,7 +24,7 @@ pub use plan::{
     PlanOptions, PortBinding, Step, TrainingProgram, Work, plan, plan_functions,
 };
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
-pub use predict::{Prediction, UNCERTAINTY};
+pub use predict::Prediction;
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(super) struct Site<'a> {
 }
 
 /// Whether a parameter is a constant when the function is compiled.
-pub(super) fn stands_for_constant(parameter: &Parameter) -> bool {
+pub(crate) fn stands_for_constant(parameter: &Parameter) -> bool {
     parameter.role == Role::Constant
 }
 

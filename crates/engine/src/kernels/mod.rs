@@ -21,6 +21,7 @@ pub(crate) mod product;
 pub(crate) mod quantize;
 pub(crate) mod recurrent;
 pub(crate) mod routine;
+pub(crate) mod silicon;
 mod skinny;
 pub(crate) mod spatial;
 
@@ -79,6 +80,8 @@ pub(crate) enum Instruction {
     Fused(fused::Fused),
     /// A matrix product.
     Gemm(gemm::Gemm),
+    /// A matrix product in the Neural Engine's arithmetic.
+    Silicon(silicon::Silicon),
     /// Scaled dot-product attention.
     Attention(attention::Attention),
     /// Gradients of scaled dot-product attention.
@@ -129,6 +132,9 @@ impl Fault {
     }
 }
 
+/// A function of fp16 numbers, by their bits.
+pub(crate) type Lookup = Box<[f32]>;
+
 /// Knows where the memory of each base begins.
 pub(crate) trait Locate: Sync {
     /// The first byte.
@@ -145,6 +151,9 @@ pub(crate) struct Context<'a> {
     pub fault: &'a Fault,
     /// The instruction that runs.
     pub instruction: usize,
+    /// The tables of [`fused::Step::Lookup`], where the program runs in the Neural Engine's arithmetic: rounding is then half
+    /// away from zero.
+    pub lookups: Option<&'a [Lookup]>,
 }
 
 impl Context<'_> {
@@ -177,6 +186,7 @@ impl Instruction {
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(i) => i.scratch_bytes(),
+            Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
             Self::Routine { routine, .. } => routine.scratch_bytes(),
             Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
@@ -188,6 +198,7 @@ impl Instruction {
         match self {
             Self::Fused(_) => "chain",
             Self::Gemm(_) => "gemm",
+            Self::Silicon(_) => "silicon",
             Self::Attention(_) => "attention",
             Self::AttentionGradient(_) => "attention_gradient",
             Self::CrossEntropy(_) => "cross_entropy",
@@ -203,6 +214,7 @@ impl Instruction {
         match self {
             Self::Fused(i) => i.run(context),
             Self::Gemm(i) => i.run(context),
+            Self::Silicon(i) => i.run(context),
             Self::Attention(i) => i.run(context),
             Self::AttentionGradient(i) => i.run(context),
             Self::CrossEntropy(i) => i.run(context),
