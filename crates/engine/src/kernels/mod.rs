@@ -22,6 +22,7 @@ mod pack;
 pub(crate) mod product;
 pub(crate) mod region;
 pub(crate) mod sample;
+pub(crate) mod silicon;
 mod skinny;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -79,6 +80,8 @@ pub(crate) enum Instruction {
     Fused(fused::Fused),
     /// A matrix product.
     Gemm(gemm::Gemm),
+    /// A matrix product in the Neural Engine's arithmetic.
+    Silicon(silicon::Silicon),
     /// Scaled dot-product attention.
     Attention(attention::Attention),
     /// Gradients of scaled dot-product attention.
@@ -134,6 +137,9 @@ impl Fault {
     }
 }
 
+/// A function of fp16 numbers, by their bits.
+pub(crate) type Lookup = Box<[f32]>;
+
 /// Knows where the memory of each base begins.
 pub(crate) trait Locate: Sync {
     /// The first byte.
@@ -150,6 +156,9 @@ pub(crate) struct Context<'a> {
     pub fault: &'a Fault,
     /// The instruction that runs.
     pub instruction: usize,
+    /// The tables of [`fused::Step::Lookup`], where the program runs in the Neural Engine's arithmetic: rounding is then half
+    /// away from zero.
+    pub lookups: Option<&'a [Lookup]>,
 }
 
 impl Context<'_> {
@@ -182,6 +191,7 @@ impl Instruction {
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(i) => i.scratch_bytes(),
+            Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
             Self::Gather(_)
             | Self::Scatter(_)
@@ -200,6 +210,7 @@ impl Instruction {
         match self {
             Self::Fused(_) => "chain",
             Self::Gemm(_) => "gemm",
+            Self::Silicon(_) => "silicon",
             Self::Attention(_) => "attention",
             Self::AttentionGradient(_) => "attention_gradient",
             Self::CrossEntropy(_) => "cross_entropy",
@@ -220,6 +231,7 @@ impl Instruction {
         match self {
             Self::Fused(i) => i.run(context),
             Self::Gemm(i) => i.run(context),
+            Self::Silicon(i) => i.run(context),
             Self::Attention(i) => i.run(context),
             Self::AttentionGradient(i) => i.run(context),
             Self::CrossEntropy(i) => i.run(context),

@@ -116,7 +116,7 @@ pub fn read_for(
 }
 
 /// Checks a text as [`read`] does, without its weight files, and gives the program with each constant of a weight file as a
-/// parameter of the role [`crate::Role::Param`], named by its identifier and `.blob`: the same ops and types at no cost.
+/// parameter of the role [`crate::Role::Constant`], named by its identifier and `.blob`: the same ops and types at no cost.
 ///
 /// Where a shape depends on run-time values (a declared dimension `?`), what is computed from there is checked for its spelling
 /// alone, and is missing in the program.
