@@ -228,9 +228,12 @@ fn rearranged(kind: &Rearrangement, from: &View, shape: &[usize]) -> Tables {
     };
     match kind {
         R::Reverse { axes } => (0..shape.len())
-            .map(|axis| match axes.contains(&axis) {
-                true => along(axis, &|i| (old[axis] - 1 - i) * strides[axis]),
-                false => same(axis),
+            .map(|axis| {
+                if axes.contains(&axis) {
+                    along(axis, &|i| (old[axis] - 1 - i) * strides[axis])
+                } else {
+                    same(axis)
+                }
             })
             .collect(),
         R::SlidingWindows { axis, stride, .. } => {

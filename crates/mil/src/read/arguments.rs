@@ -56,20 +56,19 @@ impl Class {
             Self::Bool => &[Bool],
             Self::Float => &[F16, F32],
             Self::Wide if opset >= Opset::Ios17 => &[F16, F32, I32, Bool, I8, U8, I16, U16],
-            Self::WideNumeric if opset >= Opset::Ios17 => &[F16, F32, I32, I8, U8, I16, U16],
-            Self::Numeric | Self::WideNumeric => &[F16, F32, I32],
+            Self::WideNumeric | Self::Coordinates if opset >= Opset::Ios17 => {
+                &[F16, F32, I32, I8, U8, I16, U16]
+            }
+            Self::Coordinates if opset < Opset::Ios16 => &[F32, I32],
+            Self::Numeric | Self::WideNumeric | Self::Coordinates => &[F16, F32, I32],
             Self::Plain | Self::Wide => &[F16, F32, I32, Bool],
             Self::Index if opset >= Opset::Ios17 => &[I32, U16, I16, I8, U8],
             Self::Index if opset >= Opset::Ios16 => &[I32, U16, I16],
-            Self::Index => &[I32],
             Self::Position if opset >= Opset::Ios17 => &[I32, I16, I8],
-            Self::Int | Self::Position => &[I32],
+            Self::Int | Self::Index | Self::Position => &[I32],
             Self::Lengths => &[I32, I16, U16, U32],
             Self::Box => &[F16, F32, U16],
             Self::BoxIndex => &[I32, U16],
-            Self::Coordinates if opset >= Opset::Ios17 => &[F16, F32, I32, I8, U8, I16, U16],
-            Self::Coordinates if opset >= Opset::Ios16 => &[F16, F32, I32],
-            Self::Coordinates => &[F32, I32],
             Self::Mask => &[Bool, F16, F32],
         }
     }
