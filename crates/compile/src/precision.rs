@@ -189,9 +189,8 @@ impl OpClass {
             )
             | Op::Tile { .. }
             | Op::Gather { .. } => Self::Movement,
-            Op::Make(_) => Self::Cast,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
-            Op::Cast { .. } => Self::Cast,
+            Op::Cast { .. } | Op::Make(_) => Self::Cast,
         }
     }
 

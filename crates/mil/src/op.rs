@@ -544,6 +544,8 @@ impl Op {
             | Self::Reshape { x, .. }
             | Self::Transpose { x, .. }
             | Self::Split { x, .. }
+            | Self::Pad(Pad { x, .. })
+            | Self::Rearrange(Rearrange { x, .. })
             | Self::Tile { x, .. } => f(x),
             Self::Binary { x, y, .. }
             | Self::Compare { x, y, .. }
@@ -590,7 +592,6 @@ impl Op {
                 f(updates);
             }
             Self::Slice(s) => s.for_each_operand(&mut f),
-            Self::Pad(Pad { x, .. }) | Self::Rearrange(Rearrange { x, .. }) => f(x),
             Self::Dimensions(d) => d.for_each_operand(&mut f),
             Self::Make(m) => m.for_each_operand(&mut f),
             Self::Index(i) => i.for_each_operand(&mut f),

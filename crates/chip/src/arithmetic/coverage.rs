@@ -21,15 +21,16 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         Op::Binary { kind, .. } => binary(tables, *kind, 0, 0).is_some(),
         Op::Convolution(c) => c.groups == 1 && c.is_pointwise(&function.ty(c.weight).shape),
         Op::Reduce { kind, .. } => *kind != Reduce::LogSumExp,
-        Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => *mode == ScatterMode::Update,
+        Op::Scatter { mode, .. }
+        | Op::ScatterAlongAxis { mode, .. }
+        | Op::Index(Index::ScatterNd { mode, .. }) => *mode == ScatterMode::Update,
         Op::Softmax { .. }
         | Op::ScaledDotProductAttention { .. }
         | Op::TransposedConvolution(_)
         | Op::Pool(_)
         | Op::Quantization(_)
         | Op::Recurrent(_)
-        | Op::Sample(_)
-        | Op::Index(Index::ScatterNd { .. }) => false,
+        | Op::Sample(_) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
         | Op::Const(_)
@@ -43,16 +44,16 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Transpose { .. }
         | Op::Concat { .. }
         | Op::Split { .. }
-        | Op::Tile { .. }
-        | Op::Fill { .. }
-        | Op::Constexpr(_)
         | Op::Slice(_)
         | Op::Pad(_)
         | Op::Dimensions(_)
+        | Op::Rearrange(_)
         | Op::Join(_)
         | Op::Make(_)
-        | Op::Rearrange(_)
         | Op::Index(_)
+        | Op::Tile { .. }
+        | Op::Fill { .. }
+        | Op::Constexpr(_)
         | Op::State(_) => true,
     }
 }

@@ -1,6 +1,5 @@
 //! What becomes a program: programs in another form, and models.
 
-
 use arcane_compile::{Precision, mixed, simplify};
 use arcane_mil::{PackageError, Program, print, write_package};
 use arcane_models::{Source, inference};

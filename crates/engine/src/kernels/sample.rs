@@ -118,7 +118,7 @@ impl Sampling {
                 for_each_task(self.x.shape[0], &|image| self.points(context, image, [rows, columns]));
             }
             SamplingKind::Boxes { .. } => {
-                let results = if pixels == 0 { 0 } else { self.out.len() / pixels };
+                let results = self.out.len().checked_div(pixels).unwrap_or(0);
                 for_each_task(results, &|result| self.boxed(context, result, [rows, columns]));
             }
         }
@@ -244,7 +244,7 @@ fn on_grid(grid: Grid, [first, last]: [f64; 2], i: usize, m: usize) -> f64 {
 fn in_pixels(v: f64, unit: Coordinates, align_corners: bool, n: f64) -> f64 {
     let share = match unit {
         Coordinates::Unnormalized => return v,
-        Coordinates::MinusOneToOne => (v + 1.0) / 2.0,
+        Coordinates::MinusOneToOne => f64::midpoint(v, 1.0),
         Coordinates::ZeroToOne => v,
     };
     if align_corners { share * (n - 1.0) } else { share * n - 0.5 }

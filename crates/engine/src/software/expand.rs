@@ -13,10 +13,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    BuildError, Builder, Function, Index, Op, Operation, Rearrangement, Rewriter, Sample, StateOp,
+    BuildError, Builder, Function, Index, Make, Op, Operation, Rearrangement, Rewriter, Sample, StateOp,
     TensorType, ValueId,
 };
 use arcane_tensor::Tensor;
+
+/// The longest dimension for which an expansion or a copy makes a table.
+pub(super) const LONGEST: usize = 1 << 26;
 
 /// What an expansion gives: the values that stand for the op's results, or `None` if the op is left as it is.
 type Expanded = Result<Option<Vec<ValueId>>, BuildError>;
@@ -26,7 +29,7 @@ type Expanded = Result<Option<Vec<ValueId>>, BuildError>;
 /// # Panics
 /// If an expansion makes an ill-typed op: a bug of it.
 pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
-    if !function.operations().iter().any(|o| has_expansion(function, &o.op)) {
+    if !function.operations().iter().any(|o| has_expansion(function, o)) {
         return Cow::Borrowed(function);
     }
     let mut rewriter = Rewriter::new(function);
@@ -47,6 +50,10 @@ pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
                 continue;
             }
             _ => {}
+        }
+        if !has_expansion(function, operation) {
+            rewriter.copy(operation);
+            continue;
         }
         let op = operation.op.map_operands(|v| rewriter.get(v));
         let types: Vec<&TensorType> = operation.results.iter().map(|&r| function.ty(r)).collect();
@@ -90,16 +97,26 @@ fn compressed(
 }
 
 /// Whether `expansion` has something to do for an op.
-fn has_expansion(function: &Function, op: &Op) -> bool {
+fn has_expansion(function: &Function, operation: &Operation) -> bool {
+    let (op, result) = (&operation.op, operation.results[0]);
+    let longest = function.ty(result).shape.iter().copied().max().unwrap_or(0);
     match op {
         Op::Convolution(c) => !super::fuse::is_row_product(function, c),
         Op::Constexpr(_) | Op::State(_) => true,
-        Op::Dimensions(_) | Op::Join(_) | Op::Make(_) => true,
+        Op::Dimensions(_) | Op::Join(_) => true,
+        // Constants are made of these; what is larger is left, and refused.
+        Op::Make(m) => match m {
+            Make::Shape { .. } | Make::FillLike { .. } => true,
+            Make::Range { .. } | Make::OneHot { .. } => longest <= LONGEST,
+        },
         Op::Rearrange(r) => {
-            matches!(r.kind, Rearrangement::SpaceToBatch { .. } | Rearrangement::BandPart { .. })
+            let plane =
+                function.ty(result).shape.iter().rev().take(2).fold(1usize, |n, &d| n.saturating_mul(d));
+            matches!(r.kind, Rearrangement::SpaceToBatch { .. })
+                || matches!(r.kind, Rearrangement::BandPart { .. }) && plane <= LONGEST
         }
         Op::Index(i) => matches!(i, Index::GatherBatched { .. }),
-        Op::Sample(s) => s.grid().is_some() || matches!(s, Sample::Affine { .. }),
+        Op::Sample(s) => longest <= LONGEST && (s.grid().is_some() || matches!(s, Sample::Affine { .. })),
         _ => false,
     }
 }

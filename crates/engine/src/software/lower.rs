@@ -319,8 +319,7 @@ impl<'a> Lowering<'a> {
             self.node(Work::Copy { from, to }, i, reads, writes, Vec::new());
             return Ok(());
         }
-        self.strided_copy(i, from, to);
-        Ok(())
+        self.strided_copy(i, from, to)
     }
 
     /// The view, or a dense copy of it.

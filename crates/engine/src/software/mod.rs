@@ -8,6 +8,7 @@ mod arena;
 mod chain;
 mod expand;
 mod fuse;
+mod indexing;
 mod lower;
 mod moves;
 mod recurrent;

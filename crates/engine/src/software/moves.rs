@@ -1,17 +1,14 @@
 //! Ops that only move elements, as tables of offsets.
 
-use arcane_mil::{
-    Index, Op, Pad, PadMode, Position, Range, Rearrange, Rearrangement, Sample, ScatterMode, Slice, Span,
-    ValueId,
-};
-use arcane_tensor::{DType, Tensor};
+use arcane_mil::{Op, Pad, PadMode, Position, Range, Rearrange, Rearrangement, Slice, Span, ValueId};
+use arcane_tensor::Tensor;
 
+use super::expand::LONGEST;
 use super::lower::Lowering;
 use super::view::View;
 use super::work::Work;
 use crate::EngineError;
 use crate::kernels::moves::NOWHERE;
-use crate::kernels::sample::SamplingKind;
 
 /// Where the elements of a result come from, see [`crate::kernels::moves::Move`].
 type Tables = Vec<Vec<i64>>;
@@ -49,10 +46,20 @@ impl Lowering<'_> {
     }
 
     /// A copy of a view to another of its shape, whatever the type and the order.
-    pub(super) fn strided_copy(&mut self, i: usize, from: View, to: View) {
+    pub(super) fn strided_copy(&mut self, i: usize, from: View, to: View) -> Result<(), EngineError> {
+        self.short(i, &to.shape)?;
         let offsets = from.shape.iter().zip(&from.strides);
         let offsets = offsets.map(|(&d, &s)| (0..d).map(|k| (k * s) as i64).collect()).collect();
         self.table(i, from, to, offsets, 0.0);
+        Ok(())
+    }
+
+    /// Refuses dimensions whose tables would take more memory than what they move.
+    pub(super) fn short(&self, i: usize, shape: &[usize]) -> Result<(), EngineError> {
+        if shape.iter().all(|&d| d <= LONGEST) {
+            return Ok(());
+        }
+        Err(self.unsupported(i, format!("dimensions of more than {LONGEST} elements are not supported here")))
     }
 
     pub(super) fn slice(&mut self, i: usize, slice: &Slice, result: ValueId) -> Result<(), EngineError> {
@@ -176,123 +183,16 @@ impl Lowering<'_> {
     }
 
     /// Rearrangements whose elements come from the sum of an offset for each coordinate.
-    pub(super) fn rearrange(&mut self, i: usize, op: &Rearrange, result: ValueId) {
+    pub(super) fn rearrange(&mut self, i: usize, op: &Rearrange, result: ValueId) -> Result<(), EngineError> {
+        if let Rearrangement::BandPart { .. } = op.kind {
+            return Err(self.unsupported(i, "a mask of this size is not supported here"));
+        }
         let from = self.view(op.x);
         let to = self.visible(i, result);
         if to.len() > 0 {
             let offsets = rearranged(&op.kind, &from, &to.shape);
             self.table(i, from, to, offsets, 0.0);
         }
-    }
-
-    pub(super) fn indexed(&mut self, i: usize, op: &Index, result: ValueId) -> Result<(), EngineError> {
-        match op {
-            Index::GatherBatched { .. } => unreachable!("batched gathers have been rewritten"),
-            Index::GatherNd { x, indices, batch_dims } => {
-                let (x, indices) = (self.dense(i, *x)?, self.dense(i, *indices)?);
-                let out = self.visible(i, result);
-                let depth = indices.shape[indices.shape.len() - 1];
-                if out.len() == 0 {
-                    return Ok(());
-                }
-                let dims = x.shape[*batch_dims..batch_dims + depth].to_vec();
-                let inner = x.shape[batch_dims + depth..].iter().product();
-                let batch: usize = x.shape[..*batch_dims].iter().product();
-                let picks = out.len() / (batch * inner);
-                let (reads, writes) = (vec![x.slot, indices.slot], vec![out.slot]);
-                let work = Work::GatherNd { x, indices, out, dims, sizes: [batch, picks, inner] };
-                self.node(work, i, reads, writes, Vec::new());
-                Ok(())
-            }
-            Index::ScatterNd { data, indices, updates, mode } => {
-                self.scatter_nd(i, [*data, *indices, *updates], *mode, result)
-            }
-            Index::ReverseSequence { x, lengths, seq_axis, batch_axis } => {
-                let (x, lengths) = (self.dense(i, *x)?, self.dense(i, *lengths)?);
-                let out = self.visible(i, result);
-                let (reads, writes) = (vec![x.slot, lengths.slot], vec![out.slot]);
-                if out.len() > 0 {
-                    let axes = [*seq_axis, *batch_axis];
-                    self.node(Work::ReverseSequence { x, lengths, out, axes }, i, reads, writes, Vec::new());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// A copy of the data, and then the updates in it. What is computed in fp16 is so in fp32, and rounded once.
-    fn scatter_nd(
-        &mut self,
-        i: usize,
-        [data, indices, updates]: [ValueId; 3],
-        mode: ScatterMode,
-        result: ValueId,
-    ) -> Result<(), EngineError> {
-        let dtype = self.function.ty(data).dtype;
-        let half = mode != ScatterMode::Update && dtype == DType::F16;
-        if mode != ScatterMode::Update && !matches!(dtype, DType::F16 | DType::F32 | DType::I32) {
-            return Err(self.unsupported(i, format!("{dtype} operands are not supported here")));
-        }
-        let (from, indices) = (self.view(data), self.dense(i, indices)?);
-        let result = self.visible(i, result);
-        if result.len() == 0 {
-            return Ok(());
-        }
-        let depth = indices.shape[indices.shape.len() - 1];
-        let dims = from.shape[..depth].to_vec();
-        let inner = from.shape[depth..].iter().product();
-        let (out, updates) = if half {
-            let out = self.temporary(DType::F32, &from.shape);
-            self.convert(i, from, out.clone());
-            let updates = self.view(updates);
-            let wide = self.temporary(DType::F32, &updates.shape);
-            self.convert(i, updates, wide.clone());
-            (out, wide)
-        } else {
-            self.copy(i, from, result.clone())?;
-            (result.clone(), self.dense(i, updates)?)
-        };
-        if updates.len() > 0 {
-            let (reads, writes) = (vec![indices.slot, updates.slot, out.slot], vec![out.slot]);
-            let work = Work::ScatterNd { indices, updates, out: out.clone(), dims, inner, mode };
-            self.node(work, i, reads, writes, Vec::new());
-        }
-        if half {
-            self.convert(i, out, result);
-        }
-        Ok(())
-    }
-
-    pub(super) fn sampled(&mut self, i: usize, op: &Sample, result: ValueId) -> Result<(), EngineError> {
-        let (points, images, kind) = match op {
-            Sample::CropResize { boxes, box_indices, normalized, scale, mode, grid, outside, .. } => {
-                let (normalized, scale, mode, grid, outside) = (*normalized, *scale, *mode, *grid, *outside);
-                (*boxes, *box_indices, SamplingKind::Boxes { normalized, scale, mode, grid, outside })
-            }
-            Sample::Resample { coordinates, interpolation, outside, unit, align_corners, .. } => {
-                let (interpolation, outside, unit) = (*interpolation, *outside, *unit);
-                let align_corners = *align_corners;
-                (*coordinates, None, SamplingKind::Points { interpolation, outside, unit, align_corners })
-            }
-            Sample::Resize { .. }
-            | Sample::ResizeBilinear { .. }
-            | Sample::UpsampleBilinear { .. }
-            | Sample::Affine { .. } => {
-                unreachable!("images sampled at known points have been rewritten")
-            }
-        };
-        self.floats(i, op.x())?;
-        let (x, points) = (self.dense(i, op.x())?, self.dense(i, points)?);
-        let images = images.map(|images| self.dense(i, images)).transpose()?;
-        let out = self.visible(i, result);
-        if out.len() == 0 {
-            return Ok(());
-        }
-        let mut reads = vec![x.slot, points.slot];
-        reads.extend(images.as_ref().map(|v| v.slot));
-        let writes = vec![out.slot];
-        let work = Work::Sampling { x, points, images, out, kind };
-        self.node(work, i, reads, writes, Vec::new());
         Ok(())
     }
 
@@ -328,9 +228,12 @@ fn rearranged(kind: &Rearrangement, from: &View, shape: &[usize]) -> Tables {
     };
     match kind {
         R::Reverse { axes } => (0..shape.len())
-            .map(|axis| match axes.contains(&axis) {
-                true => along(axis, &|i| (old[axis] - 1 - i) * strides[axis]),
-                false => same(axis),
+            .map(|axis| {
+                if axes.contains(&axis) {
+                    along(axis, &|i| (old[axis] - 1 - i) * strides[axis])
+                } else {
+                    same(axis)
+                }
             })
             .collect(),
         R::SlidingWindows { axis, stride, .. } => {
@@ -400,7 +303,8 @@ fn rearranged(kind: &Rearrangement, from: &View, shape: &[usize]) -> Tables {
             }
             tables
         }
-        R::BandPart { .. } => unreachable!("bands have been rewritten"),
+        // Rewritten, or refused before.
+        R::BandPart { .. } => Tables::new(),
     }
 }
 

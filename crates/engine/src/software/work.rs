@@ -127,6 +127,9 @@ impl Lowering<'_> {
     pub(super) fn single(&mut self, i: usize) -> Result<(), EngineError> {
         let operation = &self.function.operations()[i];
         let result = operation.results[0];
+        if let Op::Slice(_) | Op::Pad(_) | Op::Rearrange(_) | Op::Sample(_) = operation.op {
+            self.short(i, &self.function.ty(result).shape)?;
+        }
         match operation.op.clone() {
             Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
                 self.floats(i, query)?;
@@ -156,15 +159,13 @@ impl Lowering<'_> {
                 );
                 Ok(())
             }
+            Op::Make(_) => Err(self.unsupported(i, "an array of this size is not supported here")),
             Op::Slice(slice) => self.slice(i, &slice, result),
             Op::Pad(pad) => {
                 self.pad(i, &pad, result);
                 Ok(())
             }
-            Op::Rearrange(op) => {
-                self.rearrange(i, &op, result);
-                Ok(())
-            }
+            Op::Rearrange(op) => self.rearrange(i, &op, result),
             Op::Index(op) => self.indexed(i, &op, result),
             Op::Sample(op) => self.sampled(i, &op, result),
             Op::Gather { x, indices, axis } => {
@@ -302,60 +303,6 @@ impl Lowering<'_> {
         }
         let view = self.view(mask);
         ViewMask::Tensor(view.broadcast(&[batch, &[rows, cols]].concat()))
-    }
-
-    fn gather(
-        &mut self,
-        i: usize,
-        x: ValueId,
-        indices: ValueId,
-        cut: AxisCut,
-        result: ValueId,
-    ) -> Result<(), EngineError> {
-        let (x, indices) = (self.dense(i, x)?, self.dense(i, indices)?);
-        let out = self.visible(i, result);
-        let (reads, writes) = (vec![x.slot, indices.slot], vec![out.slot]);
-        self.node(Work::Gather { x, indices, out, cut }, i, reads, writes, Vec::new());
-        Ok(())
-    }
-
-    fn scatter(
-        &mut self,
-        i: usize,
-        [data, indices, updates]: [ValueId; 3],
-        cut: AxisCut,
-        mode: ScatterMode,
-        result: ValueId,
-    ) -> Result<(), EngineError> {
-        let dtype = self.function.ty(data).dtype;
-        let update = mode == ScatterMode::Update;
-        if !update && !matches!(dtype, DType::F16 | DType::F32 | DType::I32) {
-            return Err(self.unsupported(i, format!("{dtype} operands are not supported here")));
-        }
-        let indices = self.dense(i, indices)?;
-        let out = self.visible(i, result);
-        let half = !update && dtype == DType::F16;
-        let (data, updates, target) = if half {
-            // Repeated indices accumulate in fp32; the result is rounded once.
-            let widened = |lowering: &mut Self, v: ValueId| {
-                let from = lowering.view(v);
-                let to = lowering.temporary(DType::F32, &from.shape);
-                lowering.convert(i, from, to.clone());
-                to
-            };
-            let data = widened(self, data);
-            (data.clone(), widened(self, updates), data)
-        } else {
-            (self.dense(i, data)?, self.dense(i, updates)?, out.clone())
-        };
-        let (reads, writes) = (vec![data.slot, indices.slot, updates.slot], vec![target.slot]);
-        let work = Work::Scatter { data, indices, updates, out: target.clone(), cut, mode };
-        self.node(work, i, reads, writes, Vec::new());
-        if half {
-            // Reads the slot after both of its writers.
-            self.convert(i, target, out);
-        }
-        Ok(())
     }
 
     /// Adds a node that converts a view to another float type.

@@ -219,7 +219,10 @@ pub(super) fn sample(a: &mut Adjoints<'_>, op: &Sample, operation: &Operation) -
     };
     let mut g = a.full(y)?;
     let (shape, result) = (a.f.shape(op.x()), a.f.shape(y));
-    if shape.len() != result.len() || !a.needs(op.x()) {
+    if shape.contains(&0) || result.contains(&0) {
+        return Ok(a.give(op.x(), |f| Ok(zeros_like(f, op.x())))?);
+    }
+    if !a.needs(op.x()) {
         return Ok(());
     }
     for axis in 0..shape.len() {

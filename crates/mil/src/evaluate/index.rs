@@ -62,8 +62,9 @@ pub(super) fn scatter_nd(
     for (at, &update) in positions(&updates.ty.shape).iter().zip(&updates.data) {
         let first: usize = at[..outer].iter().zip(&i_strides).map(|(p, s)| p * s).sum();
         let mut place = 0;
-        for k in 0..depth {
-            place += position(indices.data[first + k], data.ty.shape[k])? * steps[k];
+        let coordinates = &indices.data[first..first + depth];
+        for ((&index, &length), step) in coordinates.iter().zip(&data.ty.shape).zip(&steps) {
+            place += position(index, length)? * step;
         }
         place += at[outer..].iter().zip(&steps[depth..]).map(|(p, s)| p * s).sum::<usize>();
         result[place] = combined(data.ty.dtype, mode, result[place], update)?;

@@ -15,10 +15,9 @@ pub(super) fn pad(pad: &Pad, x: &TensorType) -> Result<TensorType, TypeError> {
     let mut shape = x.shape.clone();
     for (axis, [before, after]) in pad.sides(rank).into_iter().enumerate() {
         let most = match pad.mode {
-            PadMode::Constant(_) => usize::MAX,
             PadMode::Reflect => shape[axis].saturating_sub(1),
             PadMode::Replicate if shape[axis] == 0 => 0,
-            PadMode::Replicate => usize::MAX,
+            PadMode::Constant(_) | PadMode::Replicate => usize::MAX,
         };
         ensure!(
             before <= most && after <= most,

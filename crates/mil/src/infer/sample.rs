@@ -56,7 +56,7 @@ pub(super) fn sample<'a>(
             vec![n, c, height, width]
         }
     };
-    ensure!(x.len() > 0 || shape.contains(&0), "x {x} has no pixels to sample {shape:?} from");
+    ensure!(!x.is_empty() || shape.contains(&0), "x {x} has no pixels to sample {shape:?} from");
     Ok(TensorType::new(x.dtype, &shape))
 }
 

@@ -40,10 +40,10 @@ fn taken(slice: &Slice, range: &Range, x: &TensorType) -> Result<Option<Vec<usiz
     let Some(spans) = slice.spans(&x.shape) else { return Ok(None) };
     let mut shape = Vec::new();
     for (axis, span) in spans.iter().enumerate() {
-        if !range.squeeze_mask[axis] {
-            shape.push(span.count);
-        } else {
+        if range.squeeze_mask[axis] {
             ensure!(span.count == 1, "begin is outside dimension {axis} of x {x}, which squeeze_mask drops");
+        } else {
+            shape.push(span.count);
         }
     }
     Ok(Some(shape))

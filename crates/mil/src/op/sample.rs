@@ -300,7 +300,7 @@ impl Sample {
     pub(crate) fn for_each_operand(&mut self, f: &mut impl FnMut(&mut ValueId)) {
         match self {
             Self::Resize { x, .. } | Self::ResizeBilinear { x, .. } | Self::UpsampleBilinear { x, .. } => {
-                f(x)
+                f(x);
             }
             Self::CropResize { x, boxes, box_indices, .. } => {
                 f(x);

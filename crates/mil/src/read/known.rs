@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arcane_tensor::Tensor;
 
 use crate::evaluate::evaluate_op;
-use crate::{Function, Op, ValueId};
+use crate::{Function, Operation, ValueId};
 
 /// Most elements of an array that is followed.
 const LIMIT: usize = 4096;
@@ -35,14 +35,9 @@ impl KnownValues {
         self.found.get(&v).filter(|known| inputs || !known.given).map(|known| known.tensor.clone())
     }
 
-    /// Computes the results of an op whose operands are known, if all are small.
-    pub(super) fn follow(
-        &mut self,
-        function: &Function,
-        op: &Op,
-        results: &[ValueId],
-        constants: &HashMap<ValueId, Arc<Tensor>>,
-    ) {
+    /// Computes the results of the function's last op, if its operands are known and all are small.
+    pub(super) fn follow(&mut self, function: &Function, constants: &HashMap<ValueId, Arc<Tensor>>) {
+        let Some(Operation { op, results }) = function.operations().last() else { return };
         let small = |&v: &ValueId| function.ty(v).len() <= LIMIT;
         if !results.iter().all(small) {
             return;

@@ -419,10 +419,10 @@ impl<'a> Lowering<'a> {
 
     /// Appends an op that stands for `op` in the text.
     pub(super) fn push(&mut self, path: &str, op: Op, spelled: Name<'_>) -> Result<Vec<ValueId>, Fault> {
-        let built = self.builder.push_at(path, op.clone());
+        let built = self.builder.push_at(path, op);
         let results =
             built.map_err(|e| Fault::new(spelled.at, format!("{}: {}", spelled.text, e.source), ""))?;
-        self.known.follow(self.builder.function(), &op, &results, &self.tensors);
+        self.known.follow(self.builder.function(), &self.tensors);
         Ok(results)
     }
 

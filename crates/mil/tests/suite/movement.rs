@@ -66,9 +66,21 @@ fn pads_put_numbers_or_mirrors_around() {
         move |f: &mut Builder, v: &[ValueId]| f.push_one(Op::Pad(Pad { x: v[0], pad: pad.to_vec(), mode }))
     };
     let x = f32s(&[3], &[1.0, 2.0, 3.0]);
-    gives(&[x.clone()], pad(PadMode::Constant(7.0), [1, 2]), &f32s(&[6], &[7.0, 1.0, 2.0, 3.0, 7.0, 7.0]));
-    gives(&[x.clone()], pad(PadMode::Reflect, [2, 1]), &f32s(&[6], &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]));
-    gives(&[x.clone()], pad(PadMode::Replicate, [2, 1]), &f32s(&[6], &[1.0, 1.0, 1.0, 2.0, 3.0, 3.0]));
+    gives(
+        std::slice::from_ref(&x),
+        pad(PadMode::Constant(7.0), [1, 2]),
+        &f32s(&[6], &[7.0, 1.0, 2.0, 3.0, 7.0, 7.0]),
+    );
+    gives(
+        std::slice::from_ref(&x),
+        pad(PadMode::Reflect, [2, 1]),
+        &f32s(&[6], &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]),
+    );
+    gives(
+        std::slice::from_ref(&x),
+        pad(PadMode::Replicate, [2, 1]),
+        &f32s(&[6], &[1.0, 1.0, 1.0, 2.0, 3.0, 3.0]),
+    );
     let mut f = Builder::new("main", Opset::Ios18);
     let x = f.parameter("x", TensorType::new(DType::F32, &[3]), Role::Batch);
     let error = f.push(Op::Pad(Pad { x, pad: vec![3, 0], mode: PadMode::Reflect })).unwrap_err();
@@ -88,7 +100,7 @@ fn blocks_and_channels_change_places() {
     // Eight channels of one pixel: two of a block of 2 by 2.
     let x = iota(&[1, 8, 1, 1]);
     let depth = [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0];
-    gives(&[x.clone()], rearranged(R::DepthToSpace { block: 2 }), &f32s(&[1, 2, 2, 2], &depth));
+    gives(std::slice::from_ref(&x), rearranged(R::DepthToSpace { block: 2 }), &f32s(&[1, 2, 2, 2], &depth));
     let pixels: Vec<f64> = (0..8).map(f64::from).collect();
     gives(&[x], rearranged(R::PixelShuffle { factor: 2 }), &f32s(&[1, 2, 2, 2], &pixels));
     for (there, back, shape) in [
@@ -209,7 +221,7 @@ fn images_are_sampled() {
         }
     };
     let x = f32s(&[1, 1, 2], &[0.0, 4.0]);
-    gives(&[x.clone()], wider(Grid::UnalignCorners), &f32s(&[1, 1, 4], &[0.0, 1.0, 3.0, 4.0]));
+    gives(std::slice::from_ref(&x), wider(Grid::UnalignCorners), &f32s(&[1, 1, 4], &[0.0, 1.0, 3.0, 4.0]));
     gives(&[x], wider(Grid::Default), &f32s(&[1, 1, 4], &[0.0, 2.0, 4.0, 4.0]));
     let cropped = |f: &mut Builder, v: &[ValueId]| {
         f.push_one(Op::Sample(Sample::CropResize {
@@ -265,11 +277,11 @@ fn moving_ops_have_a_text() {
 
 #[test]
 fn shapes_are_followed_as_exporters_write_them() {
-    let body = r#"
+    let body = r"
 tensor<int32, [3]> s = shape(x = x);
 int32 n = gather(x = s, indices = int32(0), axis = int32(0));
 tensor<int32, [2]> all = concat(values = (n, int32(-1)), axis = int32(0));
-tensor<fp16, [2, 12]> y = reshape(x = x, shape = all);"#;
+tensor<fp16, [2, 12]> y = reshape(x = x, shape = all);";
     let text = text("tensor<fp16, [2, 3, 4]> x", body, "y");
     let program = read(&text, &NoWeights).unwrap();
     assert_eq!(check(&text, &NoWeights).unwrap(), program);
@@ -278,10 +290,10 @@ tensor<fp16, [2, 12]> y = reshape(x = x, shape = all);"#;
 
 #[test]
 fn open_dimensions_are_known_where_inputs_are() {
-    let body = r#"
+    let body = r"
 tensor<fp32, [?]> r = range_1d(start = a, end = fp32(4), step = fp32(1));
 tensor<int32, [?, 1]> z = non_zero(x = r);
-tensor<fp32, [?]> y = mul(x = r, y = fp32(2));"#;
+tensor<fp32, [?]> y = mul(x = r, y = fp32(2));";
     let open = text("fp32 a", body, "y, z");
     let message = "5:40: start is a run-time value, which decides a shape, \
         expected a constant, or inputs to run the function on";
@@ -325,6 +337,7 @@ fn parameters_of_moving_ops_are_checked() {
 
 /// Every op that moves elements or makes arrays.
 fn moving_ops(f: &mut Builder) {
+    use Rearrangement as R;
     let mut parameter =
         |name: &str, dtype, shape: &[usize]| f.parameter(name, TensorType::new(dtype, shape), Role::Batch);
     let x = parameter("a0_x", DType::F16, &[2, 4]);
@@ -349,7 +362,6 @@ fn moving_ops(f: &mut Builder) {
     push(Op::Dimensions(Dimensions::Flatten { x: image, axis: 2 }));
     let ranges = vec![(0, Some(1)), (-1, None)];
     push(Op::Dimensions(Dimensions::Like { x, refs: vec![x, x], ranges }));
-    use Rearrangement as R;
     for kind in [
         R::Reverse { axes: vec![0, 3] },
         R::SlidingWindows { axis: 0, size: 2, stride: 1 },
@@ -381,6 +393,12 @@ fn moving_ops(f: &mut Builder) {
         push(Op::Index(Index::ScatterNd { data: x, indices, updates: x, mode }));
     }
     push(Op::Index(Index::ReverseSequence { x, lengths: i, seq_axis: 1, batch_axis: 0 }));
+    sampling_ops(f, x, image, [points, boxes]);
+}
+
+/// Every op that samples an image.
+fn sampling_ops(f: &mut Builder, x: ValueId, image: ValueId, [points, boxes]: [ValueId; 2]) {
+    let mut push = |op: Op| f.push_one(op).unwrap();
     for (interpolation, grid) in
         [(Interpolation::Linear, Grid::Default), (Interpolation::Nearest, Grid::AlignCorners)]
     {

@@ -1,20 +1,20 @@
 //! Ops that move elements or make arrays, as reshapes, concatenations, pads and tables.
 
 use arcane_mil::{
-    Builder, Compare, Dimensions, Index, Join, JoinKind, Make, Op, Pad, Rearrange, Rearrangement, TensorType,
-    ValueId,
+    BuildError, Builder, Compare, Dimensions, Index, Join, JoinKind, Make, Op, Pad, Rearrange, Rearrangement,
+    TensorType, ValueId,
 };
 use arcane_tensor::{DType, Tensor};
 
 use super::Expanded;
 
-fn one(v: ValueId) -> Expanded {
-    Ok(Some(vec![v]))
+fn one(v: Result<ValueId, BuildError>) -> Expanded {
+    v.map(|v| Some(vec![v]))
 }
 
 /// The elements of x under the dimensions that the op gives.
 pub(super) fn dimensions(f: &mut Builder, op: &Dimensions, ty: &TensorType) -> Expanded {
-    one(f.reshape(op.x(), &ty.shape)?)
+    one(f.reshape(op.x(), &ty.shape))
 }
 
 /// Each operand with a dimension of its own, one after another.
@@ -26,7 +26,7 @@ pub(super) fn join(f: &mut Builder, op: &Join, ty: &TensorType) -> Expanded {
     let parts: [usize; 3] = [product(&shape[..cut]), 1, product(&shape[cut..])];
     let values: Result<Vec<ValueId>, _> = op.values.iter().map(|&v| f.reshape(v, &parts)).collect();
     let joined = f.concat(&values?, 1)?;
-    one(f.reshape(joined, &ty.shape)?)
+    one(f.reshape(joined, &ty.shape))
 }
 
 /// What is known when the function is loaded.
@@ -36,7 +36,7 @@ pub(super) fn make(f: &mut Builder, op: &Make, ty: &TensorType) -> Expanded {
             let dims: Vec<f64> = f.shape(*x).iter().map(|&d| d as f64).collect();
             constant(f, "shape", ty, &dims)
         }
-        Make::FillLike { dtype, value, .. } => one(f.fill(*dtype, &ty.shape, *value)),
+        Make::FillLike { dtype, value, .. } => one(Ok(f.fill(*dtype, &ty.shape, *value))),
         Make::Range { start, step, .. } => {
             let values: Vec<f64> = (0..ty.len()).map(|i| start + i as f64 * step).collect();
             constant(f, "range", ty, &values)
@@ -53,14 +53,14 @@ pub(super) fn make(f: &mut Builder, op: &Make, ty: &TensorType) -> Expanded {
             let numbers = f.constant("numbers", numbers);
             let hot = f.compare(Compare::Equal, indices, numbers)?;
             let (on, off) = (f.scalar(*dtype, *on), f.scalar(*dtype, *off));
-            one(f.select(hot, on, off)?)
+            one(f.select(hot, on, off))
         }
     }
 }
 
 fn constant(f: &mut Builder, name: &str, ty: &TensorType, values: &[f64]) -> Expanded {
     let tensor = Tensor::from_f64s(ty.dtype, &ty.shape, values).expect("as many values as elements");
-    one(f.constant(name, tensor))
+    one(Ok(f.constant(name, tensor)))
 }
 
 /// Padding and masks are ops of their own; what is left is a table.
@@ -69,7 +69,7 @@ pub(super) fn rearrange(f: &mut Builder, op: &Rearrange, ty: &TensorType) -> Exp
         Rearrangement::SpaceToBatch { block, paddings } if *paddings != [[0, 0], [0, 0]] => {
             let x = f.push_one(Op::Pad(Pad::zeros(op.x, paddings.as_flattened())))?;
             let kind = Rearrangement::SpaceToBatch { block: *block, paddings: [[0, 0], [0, 0]] };
-            one(f.push_one(Op::Rearrange(Rearrange { x, kind }))?)
+            one(f.push_one(Op::Rearrange(Rearrange { x, kind })))
         }
         Rearrangement::BandPart { lower, upper } => {
             let &[.., rows, columns] = ty.shape.as_slice() else { unreachable!("bands have rank 2 or more") };
@@ -81,10 +81,10 @@ pub(super) fn rearrange(f: &mut Builder, op: &Rearrange, ty: &TensorType) -> Exp
             let mask = Tensor::new(&[rows, columns], mask).expect("one value an element");
             let mask = f.constant("mask", mask);
             if ty.dtype == DType::Bool {
-                return one(f.logical_and(mask, op.x)?);
+                return one(f.logical_and(mask, op.x));
             }
             let zero = f.scalar(ty.dtype, 0.0);
-            one(f.select(mask, op.x, zero)?)
+            one(f.select(mask, op.x, zero))
         }
         _ => Ok(None),
     }
@@ -105,5 +105,5 @@ pub(super) fn index(f: &mut Builder, op: &Index) -> Expanded {
     let picked = f.push_one(Op::Index(Index::GatherNd { x, indices, batch_dims: 1 }))?;
     let picked = f.transpose(picked, &[0, 2, 1, 3])?;
     let shape = [&shape[..axis], &of_indices[batch_dims..], &shape[axis + 1..]].concat();
-    one(f.reshape(picked, &shape)?)
+    one(f.reshape(picked, &shape))
 }

@@ -18,7 +18,7 @@ pub(super) fn sample(f: &mut Builder, op: &Sample, ty: &TensorType) -> Expanded 
     }
     for axis in 0..ty.shape.len() {
         let (n, m) = (f.shape(x)[axis], ty.shape[axis]);
-        if n == m && grid != Grid::OffsetCorners || m == 0 {
+        if n == m && grid != Grid::OffsetCorners || n == 0 || m == 0 {
             continue;
         }
         let points: Vec<f64> = (0..m).map(|i| grid.point(i, n, m)).collect();

@@ -74,8 +74,8 @@ pub(super) fn non_zero(a: &mut Arguments<'_, '_>) -> Built {
             rest /= d;
         }
     }
-    let shape = [if rank == 0 { tensor.len() } else { found.len() / rank }, rank];
-    a.constant_result(&shape, found)
+    let count = (0..tensor.len()).filter(|&i| tensor.get(i) != 0.0).count();
+    a.constant_result(&[count, rank], found)
 }
 
 /// `stack`.

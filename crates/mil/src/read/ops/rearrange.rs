@@ -8,8 +8,8 @@ use crate::read::arguments::{Arguments, Class, Found};
 use crate::read::syntax::MAX_RANK;
 use crate::{Op, Opset, Rearrange, Rearrangement, ValueId};
 
-fn built(x: ValueId, kind: Rearrangement) -> Built {
-    Ok(Op::Rearrange(Rearrange { x, kind }))
+fn built(x: ValueId, kind: Rearrangement) -> Op {
+    Op::Rearrange(Rearrange { x, kind })
 }
 
 /// `reverse`.
@@ -20,7 +20,7 @@ pub(super) fn reverse(a: &mut Arguments<'_, '_>) -> Built {
         None => (0..rank).collect(),
         Some(Found { value, at }) => axes(&value, rank, at)?,
     };
-    built(x, Rearrangement::Reverse { axes })
+    Ok(built(x, Rearrangement::Reverse { axes }))
 }
 
 /// `sliding_windows`.
@@ -30,7 +30,7 @@ pub(super) fn sliding_windows(a: &mut Arguments<'_, '_>) -> Built {
     let axis = a.axis("axis", x, None)?;
     let size = a.size("size", 1, None)?;
     let stride = a.size("stride", 1, Some(1))?;
-    built(x, Rearrangement::SlidingWindows { axis, size, stride })
+    Ok(built(x, Rearrangement::SlidingWindows { axis, size, stride }))
 }
 
 /// `depth_to_space`, `space_to_depth`, `pixel_shuffle` and `pixel_unshuffle`: an image and the size of a block.
@@ -41,21 +41,21 @@ pub(super) fn blocks(
 ) -> Built {
     let x = a.operand("x", Class::Float)?;
     let block = a.size(parameter, 1, None)?;
-    built(x, kind(block))
+    Ok(built(x, kind(block)))
 }
 
 /// `space_to_batch`.
 pub(super) fn space_to_batch(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Float)?;
     let (block, paddings) = (pair(a, "block_shape", 1)?, a.pairs("paddings")?);
-    built(x, Rearrangement::SpaceToBatch { block, paddings })
+    Ok(built(x, Rearrangement::SpaceToBatch { block, paddings }))
 }
 
 /// `batch_to_space`.
 pub(super) fn batch_to_space(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Float)?;
     let (block, crops) = (pair(a, "block_shape", 1)?, a.pairs("crops")?);
-    built(x, Rearrangement::BatchToSpace { block, crops })
+    Ok(built(x, Rearrangement::BatchToSpace { block, crops }))
 }
 
 /// `crop`.
@@ -65,7 +65,7 @@ pub(super) fn crop(a: &mut Arguments<'_, '_>) -> Built {
         return Err(a.fault(format!("x is {}", a.ty(x)), "rank 3 or more"));
     }
     let (height, width) = (pair(a, "crop_height", 0)?, pair(a, "crop_width", 0)?);
-    built(x, Rearrangement::Crop { height, width })
+    Ok(built(x, Rearrangement::Crop { height, width }))
 }
 
 /// `band_part`.
@@ -73,14 +73,14 @@ pub(super) fn band_part(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Plain)?;
     let mut limit = |name| a.int(name).map(|found| found.map_or(-1, |f| f.value.max(-1)));
     let (lower, upper) = (limit("lower")?, limit("upper")?);
-    built(x, Rearrangement::BandPart { lower, upper })
+    Ok(built(x, Rearrangement::BandPart { lower, upper }))
 }
 
 /// `upsample_nearest_neighbor`.
 pub(super) fn upsample(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Float)?;
     let factors = factors(a)?;
-    built(x, Rearrangement::Upsample { factors })
+    Ok(built(x, Rearrangement::Upsample { factors }))
 }
 
 /// `resize_nearest_neighbor`.
@@ -88,7 +88,7 @@ pub(super) fn resize(a: &mut Arguments<'_, '_>) -> Built {
     let x = a.operand("x", Class::Float)?;
     let height = a.size("target_size_height", 0, None)?;
     let width = a.size("target_size_width", 0, None)?;
-    built(x, Rearrangement::Resize { height, width })
+    Ok(built(x, Rearrangement::Resize { height, width }))
 }
 
 /// The scale factors of an image: both `int32` or both `fp32`.
