@@ -82,9 +82,10 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             ty(sink, &TensorType::new(t.dtype(), t.shape()));
             sink.put(t.bytes());
         }
-        Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, .. } => float(sink, *epsilon),
-        Op::Unary { .. }
-        | Op::Binary { .. }
+        Op::Unary { kind: Unary::Gelu(mode), .. } => text(sink, mode.name()),
+        Op::Unary { kind, .. } => kind.numbers().iter().for_each(|(_, x)| float(sink, *x)),
+        Op::Einsum(_) | Op::Normalisation(_) | Op::Channelwise(_) | Op::AlongAxis(_) => debug_text(sink, op),
+        Op::Binary { .. }
         | Op::Compare { .. }
         | Op::Logical { .. }
         | Op::Select { .. }
@@ -125,6 +126,12 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             float(sink, *value);
         }
     }
+}
+
+/// Puts the text of an op that is rarely hashed, its operands all the same: which ones there are is part of it.
+fn debug_text(sink: &mut impl Sink, op: &Op) {
+    let Some(&one) = op.operands().first() else { return text(sink, &format!("{op:?}")) };
+    text(sink, &format!("{:?}", op.map_operands(|_| one)));
 }
 
 /// Puts a function whole: interface, paths, types, ops and constants.

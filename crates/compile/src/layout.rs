@@ -145,6 +145,10 @@ impl<'a> Layer<'a> {
             | Op::Cast { .. }
             | Op::Logical { .. }
             | Op::Convolution(_)
+            | Op::Einsum(_)
+            | Op::Normalisation(_)
+            | Op::Channelwise(_)
+            | Op::AlongAxis(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -545,6 +549,10 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
                 | Op::Logical { .. }
                 | Op::Select { .. }
                 | Op::Convolution(_)
+                | Op::Einsum(_)
+                | Op::Normalisation(_)
+                | Op::Channelwise(_)
+                | Op::AlongAxis(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

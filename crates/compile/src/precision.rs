@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    Function, Op, Operation, Parameter, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary, ValueId,
-    remove_dead_code,
+    AlongAxis, Function, Op, Operation, Parameter, Reduce, Rewriter, Role, ScatterMode, TensorType, Unary,
+    ValueId, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -55,9 +55,9 @@ impl Precision {
 pub enum OpClass {
     /// `matmul`, `linear`, `scaled_dot_product_attention`.
     Product,
-    /// `square`, `sqrt`, `rsqrt`, `exp`, `log`.
+    /// `square`, `sqrt`, `rsqrt`, `inverse`, `exp`, `exp2`, `log`, `tan`, `sinh`, `cosh`.
     Power,
-    /// Every `reduce_*` but that of exponentials.
+    /// Every `reduce_*` but that of exponentials, normalisations, `cumsum`.
     Reduction,
     /// `softmax` and `reduce_log_sum_exp`.
     Exponential,
@@ -136,20 +136,28 @@ impl OpClass {
             Op::Matmul { .. }
             | Op::Linear { .. }
             | Op::Convolution(_)
+            | Op::Einsum(_)
             | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
-                Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
-                    Self::Power
-                }
-                Unary::Abs | Unary::Identity | Unary::Sign | Unary::Sigmoid | Unary::Silu => {
-                    Self::ElementWise
-                }
+                Unary::Square
+                | Unary::Sqrt
+                | Unary::Rsqrt { .. }
+                | Unary::Inverse { .. }
+                | Unary::Exp
+                | Unary::Exp2
+                | Unary::Log { .. }
+                | Unary::Tan
+                | Unary::Sinh
+                | Unary::Cosh => Self::Power,
+                _ => Self::ElementWise,
             },
             Op::Reduce { kind, .. } => match kind {
-                Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::SumSquare => Self::Reduction,
                 Reduce::LogSumExp => Self::Exponential,
+                _ => Self::Reduction,
             },
             Op::Softmax { .. } => Self::Exponential,
+            Op::Normalisation(_) | Op::AlongAxis(AlongAxis::CumSum { .. }) => Self::Reduction,
+            Op::Channelwise(_) => Self::ElementWise,
             Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
                 ScatterMode::Add => Self::Scatter,
                 ScatterMode::Update => Self::Movement,
@@ -163,6 +171,7 @@ impl OpClass {
             | Op::Split { .. }
             | Op::Concat { .. }
             | Op::Tile { .. }
+            | Op::AlongAxis(_)
             | Op::Gather { .. } => Self::Movement,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
             Op::Cast { .. } => Self::Cast,

@@ -3,6 +3,8 @@
 //! [`cases`] is the table; [`check`] runs one case on an engine and compares every output with
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
+mod elementwise;
+mod integers;
 mod products;
 
 use std::collections::BTreeMap;
@@ -209,8 +211,17 @@ pub fn cases() -> Vec<Case> {
         indexing(&mut table, dtype);
         chains(&mut table, dtype);
     }
+    for dtype in FLOATS {
+        elementwise::functions(&mut table, dtype);
+        elementwise::rows(&mut table, dtype);
+    }
+    for (dtype, range) in
+        [(DType::F32, SPREAD), (DType::F16, SPREAD), (DType::I32, (-3.0, 3.0)), (DType::I32, (-2e9, 2e9))]
+    {
+        elementwise::along_axis(&mut table, dtype, range);
+    }
     logic(&mut table);
-    integers(&mut table);
+    integers::integers(&mut table);
     table.cases
 }
 
@@ -490,20 +501,11 @@ fn logic(t: &mut Table) {
         let op = Op::Logical { kind: arcane_mil::Logical::Or, x: v[0], y: v[1] };
         Ok(vec![f.push_one(op)?])
     });
+    t.add("logical_xor and logical_not", EXACT, &two, |f, v| {
+        let op = Op::Logical { kind: arcane_mil::Logical::Xor, x: v[0], y: v[1] };
+        Ok(vec![f.push_one(op)?, f.unary(Unary::Not, v[0])?])
+    });
     t.add("bool to float", EXACT, &two[..1], |f, v| {
         Ok(vec![f.cast(v[0], DType::F32), f.cast(v[0], DType::F16)])
-    });
-}
-
-fn integers(t: &mut Table) {
-    let int = DType::I32;
-    t.add("int32 windows", EXACT, &[(int, &[4, 6], (-9e8, 9e8))], |f, v| {
-        let moved = f.transpose(v[0], &[1, 0])?;
-        let flat = f.reshape(moved, &[24])?;
-        let pieces = f.split(v[0], 1, &[2, 4])?;
-        Ok(vec![flat, f.concat(&[pieces[1], pieces[0]], 1)?])
-    });
-    t.add("int32 gather", EXACT, &[(int, &[5, 3], (-9e8, 9e8)), (int, &[4], (0.0, 5.0))], |f, v| {
-        Ok(vec![f.gather(v[0], v[1], 0)?])
     });
 }

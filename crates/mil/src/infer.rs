@@ -2,7 +2,8 @@
 
 use arcane_tensor::{DType, element_count};
 
-use crate::{Op, Reduce, TensorType, Unary, ValueId};
+use crate::op::unary::Takes;
+use crate::{Op, TensorType, Unary, ValueId};
 
 /// Why an op is ill-typed. The message names the operands' types and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +14,11 @@ macro_rules! ensure {
     ($cond:expr, $($arg:tt)*) => { if !$cond { return Err(TypeError(format!($($arg)*))); } };
 }
 
+mod along_axis;
+mod channelwise;
 mod convolution;
+mod einsum;
+mod normalisation;
 
 /// The shape that two operands broadcast to, as in numpy; `None` if they do not.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
@@ -69,9 +74,9 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
                 .ok_or_else(|| TypeError(format!("cond {cond} does not broadcast with {ab:?}")))?;
             one(a.dtype, &shape)
         }
-        Op::Reduce { kind, x, axes, keep_dims } => {
+        Op::Reduce { kind: _, x, axes, keep_dims } => {
             let x = types(*x);
-            reduce(*kind, x, axes, *keep_dims).map(|shape| vec![TensorType::new(x.dtype, &shape)])
+            reduce(x, axes, *keep_dims).map(|shape| vec![TensorType::new(x.dtype, &shape)])
         }
         Op::Softmax { x, axis } => {
             let x = types(*x);
@@ -88,6 +93,10 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
         Op::Convolution(c) => {
             convolution::convolution(c, types(c.x), types(c.weight), c.bias.map(&types)).map(|t| vec![t])
         }
+        Op::Einsum(e) => einsum::einsum(e, e.values.map(&types)).map(|t| vec![t]),
+        Op::Normalisation(n) => normalisation::normalisation(n, types).map(|t| vec![t]),
+        Op::Channelwise(c) => channelwise::channelwise(c, types).map(|t| vec![t]),
+        Op::AlongAxis(a) => along_axis::along_axis(a, types(a.place().0)),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(types(*query), types(*key), types(*value), attn_mask.map(&types)).map(|t| vec![t])
         }
@@ -178,16 +187,13 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
 }
 
 fn unary(kind: Unary, x: &TensorType) -> Result<(), TypeError> {
-    match kind {
-        Unary::Identity => Ok(()),
-        Unary::Abs | Unary::Sign | Unary::Square => {
-            ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected");
-            Ok(())
-        }
-        Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } | Unary::Sigmoid | Unary::Silu => {
-            float(x, "x")
-        }
+    match kind.takes() {
+        Takes::Any => {}
+        Takes::Bool => ensure!(x.dtype == DType::Bool, "x is {x}, bool was expected"),
+        Takes::Numeric => ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected"),
+        Takes::Float => float(x, "x")?,
     }
+    Ok(())
 }
 
 fn float(x: &TensorType, name: &str) -> Result<(), TypeError> {
@@ -210,11 +216,8 @@ fn same_dtype_broadcast(x: &TensorType, y: &TensorType) -> Result<Vec<usize>, Ty
     broadcast(&x.shape, &y.shape).ok_or_else(|| TypeError(format!("{x} and {y} do not broadcast")))
 }
 
-fn reduce(kind: Reduce, x: &TensorType, axes: &[usize], keep_dims: bool) -> Result<Vec<usize>, TypeError> {
+fn reduce(x: &TensorType, axes: &[usize], keep_dims: bool) -> Result<Vec<usize>, TypeError> {
     ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected");
-    if kind == Reduce::LogSumExp {
-        float(x, "x")?;
-    }
     ensure!(axes.is_sorted_by(|a, b| a < b), "axes {axes:?} are not sorted and distinct");
     ensure!(axes.iter().all(|&a| a < x.shape.len()), "axes {axes:?} are outside the dimensions of {x}");
     let keep = |(i, &d): (usize, &usize)| match (axes.contains(&i), keep_dims) {

@@ -25,9 +25,14 @@ pub use function::{
     Alias, Function, Operation, Opset, Output, Parameter, Program, Role, TensorType, ValueId, ValueInfo,
 };
 pub use infer::{TypeError, broadcast, infer};
+pub use op::along_axis::AlongAxis;
+pub use op::channelwise::{ChannelActivation, Channelwise};
 pub use op::convolution::Convolution;
+pub use op::einsum::Einsum;
+pub use op::normalisation::Normalisation;
+pub use op::unary::{Gelu, Unary};
 pub use op::window::PadType;
-pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode, Unary};
+pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};
 pub use regions::{HeadGradient, Recognised, Region, ScoreMask, number_of, regions};

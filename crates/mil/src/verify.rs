@@ -47,8 +47,9 @@ pub enum VerifyError {
 /// 4. names of parameters and outputs are not empty and unique together;
 /// 5. outputs are results of ops, each value at most one output;
 /// 6. aliases name existing ports of equal type, each output and each parameter at most once;
-/// 7. numbers inside ops fit their type: an ε is finite, the value of `fill` is an integer or bool where its dtype is;
-/// 8. *strict*: the weight and bias of `linear` are constants, so is the bias of `conv`, and its weight where it is dilated.
+/// 7. numbers inside ops fit their type: an ε is finite, α, β and k are no NaN, the value of `fill` is an integer or bool where its dtype is;
+/// 8. *strict*: the weight and bias of `linear` are constants, so is the bias of `conv`, and its weight where it is dilated, and
+///    what scales and shifts in normalisations and activations by channel.
 ///
 /// # Errors
 /// [`VerifyError`] names the first invariant found broken, and where.
@@ -147,6 +148,8 @@ fn constants_hold(
             let weight = dilated.then_some((c.weight, "weight"));
             weight.into_iter().chain(c.bias.map(|b| (b, "bias"))).collect()
         }
+        Op::Normalisation(n) => n.constants(),
+        Op::Channelwise(c) => c.constants(),
         _ => return Ok(()),
     };
     let Some((_, name)) = wanted.into_iter().find(|(v, _)| !constant[v.index()]) else { return Ok(()) };
@@ -193,10 +196,11 @@ fn ports_hold(function: &Function) -> Result<(), String> {
             return Err(format!("output `{}` or parameter `{}` is aliased twice", o.name, p.name));
         }
     }
+    // What clips may be infinite.
+    let holds = |name: &str, x: f64| if name == "epsilon" { x.is_finite() } else { !x.is_nan() };
     let finite = |op: &Op| match op {
-        Op::Unary { kind: crate::Unary::Rsqrt { epsilon } | crate::Unary::Log { epsilon }, .. } => {
-            epsilon.is_finite()
-        }
+        Op::Unary { kind, .. } => kind.numbers().iter().all(|(name, x)| holds(name, *x)),
+        Op::Normalisation(n) => n.numbers().iter().all(|(name, x)| holds(name, *x)),
         Op::Fill { dtype, value, .. } => dtype.is_float() || round_to(*dtype, *value) == *value,
         _ => true,
     };

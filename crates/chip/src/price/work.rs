@@ -83,6 +83,13 @@ impl Work {
                 work.positions = result.len() as f64 / result.shape[1].max(1) as f64;
                 true
             }
+            Op::Einsum(e) => {
+                let inner = ty(e.values[0]).shape.last().copied().unwrap_or(1);
+                let result = ty(operation.results[0]);
+                work.flops = 2.0 * result.len() as f64 * inner as f64;
+                work.positions = result.shape[result.shape.len() - 3] as f64;
+                true
+            }
             Op::ScaledDotProductAttention { query, key, value, .. } => {
                 work.attention(ty(*query), ty(*key), ty(*value));
                 true
@@ -95,6 +102,9 @@ impl Work {
             | Op::Select { .. }
             | Op::Reduce { .. }
             | Op::Softmax { .. }
+            | Op::Normalisation(_)
+            | Op::Channelwise(_)
+            | Op::AlongAxis(_)
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
             | Op::Scatter { .. }

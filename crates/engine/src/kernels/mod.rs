@@ -13,6 +13,8 @@ pub(crate) mod cross_entropy;
 pub(crate) mod fused;
 pub(crate) mod gemm;
 pub(crate) mod index;
+pub(crate) mod integer;
+pub(crate) mod lines;
 pub(crate) mod math;
 pub(crate) mod memory;
 mod microkernel;
@@ -85,6 +87,14 @@ pub(crate) enum Instruction {
     Gather(index::Gather),
     /// Slices or elements added or put at indices.
     Scatter(index::Scatter),
+    /// Element-wise on integers.
+    Elementwise(integer::Elementwise),
+    /// A reduction of integers.
+    IntegerReduce(integer::IntegerReduce),
+    /// A matrix product of integers.
+    IntegerProduct(integer::IntegerProduct),
+    /// Lines along an axis.
+    Lines(lines::Lines),
     /// A plain copy of dense bytes.
     Copy {
         /// From.
@@ -167,7 +177,13 @@ impl Instruction {
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
-            Self::Gather(_) | Self::Scatter(_) | Self::Copy { .. } => 0,
+            Self::Lines(i) => i.scratch_bytes(),
+            Self::Gather(_)
+            | Self::Scatter(_)
+            | Self::Elementwise(_)
+            | Self::IntegerReduce(_)
+            | Self::IntegerProduct(_)
+            | Self::Copy { .. } => 0,
         }
     }
 
@@ -181,6 +197,10 @@ impl Instruction {
             Self::CrossEntropy(_) => "cross_entropy",
             Self::Gather(_) => "gather",
             Self::Scatter(_) => "scatter",
+            Self::Elementwise(_) => "integer_elementwise",
+            Self::IntegerReduce(_) => "integer_reduce",
+            Self::IntegerProduct(_) => "integer_product",
+            Self::Lines(_) => "lines",
             Self::Copy { .. } => "copy",
         }
     }
@@ -195,6 +215,10 @@ impl Instruction {
             Self::CrossEntropy(i) => i.run(context),
             Self::Gather(i) => i.run(context),
             Self::Scatter(i) => i.run(context),
+            Self::Elementwise(i) => i.run(context),
+            Self::IntegerReduce(i) => i.run(context),
+            Self::IntegerProduct(i) => i.run(context),
+            Self::Lines(i) => i.run(context),
             Self::Copy { from, to } => {
                 let bytes = from.len() * from.dtype.size();
                 // SAFETY: both are dense, of one type and length, and the planner keeps them apart.

@@ -4,10 +4,12 @@
 //! Moves and reshapes do not round, so they stay in the op's own type.
 
 mod convolution;
+mod einsum;
+mod normalisation;
 
 use std::borrow::Cow;
 
-use arcane_mil::{BuildError, Builder, Function, Op, Rewriter, ValueId};
+use arcane_mil::{BuildError, Builder, Function, Normalisation, Op, Rewriter, ValueId};
 
 /// What an expansion gives: the values that stand for the op's results, or `None` if the op is left as it is.
 type Expanded = Result<Option<Vec<ValueId>>, BuildError>;
@@ -43,6 +45,8 @@ pub(super) fn expand(function: &Function) -> Cow<'_, Function> {
 fn has_expansion(function: &Function, op: &Op) -> bool {
     match op {
         Op::Convolution(c) => !super::fuse::is_row_product(function, c),
+        Op::Einsum(_) | Op::Channelwise(_) => true,
+        Op::Normalisation(n) => !matches!(n, Normalisation::LocalResponse { .. }),
         _ => false,
     }
 }
@@ -50,6 +54,9 @@ fn has_expansion(function: &Function, op: &Op) -> bool {
 fn expansion(f: &mut Builder, op: &Op) -> Expanded {
     match op {
         Op::Convolution(c) => convolution::convolution(f, c),
+        Op::Einsum(e) => einsum::einsum(f, e),
+        Op::Channelwise(c) => normalisation::channelwise(f, c),
+        Op::Normalisation(n) => normalisation::normalisation(f, n),
         _ => Ok(None),
     }
 }

@@ -12,6 +12,7 @@ use super::view::{SlotId, View};
 use super::work::Work;
 use crate::EngineError;
 use crate::kernels::fused::Step;
+use crate::kernels::integer::is_supported;
 use crate::kernels::memory::ALIGNMENT;
 
 /// Where a slot's memory comes from.
@@ -297,6 +298,10 @@ impl<'a> Lowering<'a> {
         if from.is_dense() && to.is_dense() {
             let (reads, writes) = (vec![from.slot], vec![to.slot]);
             self.node(Work::Copy { from, to }, i, reads, writes, Vec::new());
+            return Ok(());
+        }
+        if is_supported(from.dtype) {
+            self.copy_elements(i, from, to);
             return Ok(());
         }
         Err(self.unsupported(i, format!("moving {} elements in this order is not supported", from.dtype)))

@@ -8,6 +8,7 @@ mod arena;
 mod chain;
 mod expand;
 mod fuse;
+mod integer;
 mod lower;
 mod schedule;
 mod view;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use arcane_mil::{
-    Binary, HeadGradient, Op, Recognised, Region, ScatterMode, ScoreMask, TensorType, Unary, ValueId,
+    Binary, HeadGradient, Op, Recognised, Reduce, Region, ScatterMode, ScoreMask, TensorType, Unary, ValueId,
 };
 use arcane_tensor::DType;
 
@@ -16,6 +16,8 @@ use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_l
 use crate::kernels::fused::Step;
 use crate::kernels::gemm::{Gemm, ProductResult, Shape};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
+use crate::kernels::integer::{Elementwise, IntegerProduct, IntegerReduce, IntegerStep};
+use crate::kernels::lines::{Line, Lines};
 use crate::kernels::{Access, Instruction};
 
 /// What a node does, on views.
@@ -35,6 +37,14 @@ pub(super) enum Work {
     CrossEntropy(Box<Head>),
     /// See [`Gather`].
     Gather { x: View, indices: View, out: View, cut: AxisCut },
+    /// See [`Elementwise`].
+    Elementwise { step: IntegerStep, operands: Vec<View>, out: View },
+    /// See [`IntegerReduce`].
+    IntegerReduce { kind: Reduce, x: View, reduced: Vec<bool>, out: View },
+    /// See [`IntegerProduct`].
+    IntegerProduct { x: View, y: View, bias: Option<View>, out: View },
+    /// See [`Lines`].
+    Lines { what: Line, axis: usize, x: View, picks: usize, values: Option<View>, indices: Option<View> },
     /// See [`Scatter`].
     Scatter { data: View, indices: View, updates: View, out: View, cut: AxisCut, mode: ScatterMode },
 }
@@ -146,12 +156,13 @@ impl Lowering<'_> {
                 self.scatter(i, [data, indices, updates], cut, mode, result)
             }
             Op::Convolution(_) => Err(self.unsupported(i, "only products of channels are supported here")),
-            other => unreachable!("{} is no single op", other.name()),
+            Op::AlongAxis(_) | Op::Normalisation(_) => self.lines(i),
+            _ => self.integer(i),
         }
     }
 
     /// The view of a result; storage that nobody reads where it has none.
-    fn visible(&mut self, i: usize, v: ValueId) -> View {
+    pub(super) fn visible(&mut self, i: usize, v: ValueId) -> View {
         let ty = self.function.ty(v).clone();
         self.known_view(v).unwrap_or_else(|| {
             debug_assert!(self.definitions[v.index()] == Some(i));
@@ -206,14 +217,13 @@ impl Lowering<'_> {
     }
 
     /// The operands of a product as `[batch.., m, k]` and `[batch.., k, n]`, and the bias of a `linear`.
-    fn product_operands(
+    pub(super) fn product_operands(
         &mut self,
         i: usize,
         shape: &[usize],
     ) -> Result<(View, View, Option<View>), EngineError> {
         let (x, y, bias) = match self.function.operations()[i].op.clone() {
             Op::Matmul { x, y, transpose_x, transpose_y } => {
-                self.floats(i, x)?;
                 let flip = |view: View, transposed: bool| if transposed { view.swap_last() } else { view };
                 let batch = &shape[..shape.len() - 2];
                 let stretch = |v: View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
@@ -235,7 +245,6 @@ impl Lowering<'_> {
                 (weight.broadcast(&[batch, shape[1], channels]), y, bias)
             }
             Op::Linear { x, weight, bias } => {
-                self.floats(i, x)?;
                 let width = self.function.ty(weight).shape[1];
                 let rows = shape[..shape.len() - 1].iter().product();
                 let x = self.reshaped(i, x, &[rows, width])?;
@@ -499,6 +508,33 @@ impl Work {
                 out: place(out),
                 cut: *cut,
             }),
+            Self::Elementwise { step, operands, out } => Instruction::Elementwise(Elementwise {
+                step: *step,
+                operands: operands.iter().map(place).collect(),
+                out: place(out),
+            }),
+            Self::IntegerReduce { kind, x, reduced, out } => Instruction::IntegerReduce(IntegerReduce {
+                kind: *kind,
+                x: place(x),
+                reduced: reduced.clone(),
+                out: place(out),
+            }),
+            Self::IntegerProduct { x, y, bias, out } => Instruction::IntegerProduct(IntegerProduct {
+                x: place(x),
+                y: place(y),
+                bias: bias.as_ref().map(place),
+                out: place(out),
+            }),
+            Self::Lines { what, axis, x, picks, values, indices } => {
+                let cut = AxisCut::new(&x.shape, *axis, *picks, true);
+                Instruction::Lines(Lines {
+                    what: *what,
+                    x: place(x),
+                    cut,
+                    values: values.as_ref().map(place),
+                    indices: indices.as_ref().map(place),
+                })
+            }
             Self::Scatter { data, indices, updates, out, cut, mode } => Instruction::Scatter(Scatter {
                 data: place(data),
                 indices: place(indices),
@@ -530,6 +566,10 @@ impl Work {
             | Self::Attention { .. }
             | Self::AttentionGradient(_)
             | Self::CrossEntropy(_)
+            | Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Lines { .. }
             | Self::Gather { .. } => false,
         }
     }
@@ -543,7 +583,11 @@ impl Work {
             | Self::Copy { .. }
             | Self::Gemm { .. }
             | Self::Attention { .. }
-            | Self::AttentionGradient(_) => 0,
+            | Self::AttentionGradient(_)
+            | Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Lines { .. } => 0,
         }
     }
 }

@@ -4,6 +4,10 @@ use arcane_mil::{Binary, Compare, Convolution, Logical, Op, Reduce, ScatterMode,
 use arcane_tensor::{DType, Tensor};
 
 use crate::check::{Check, scrambled};
+use crate::functions::{
+    along_axis, binary as powers_and_remainders, channelwise, einsum, normalisation, pieces,
+    reductions as products_and_norms, smooth,
+};
 
 macro_rules! cases {
     ($($op:pat => [$($case:ident),*],)*) => {
@@ -35,6 +39,24 @@ cases! {
     Op::Unary { kind: Unary::Log { .. }, .. } => [log],
     Op::Unary { kind: Unary::Sigmoid, .. } => [sigmoid],
     Op::Unary { kind: Unary::Silu, .. } => [silu],
+    Op::Unary {
+        kind: Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+            | Unary::Clip { .. }
+            | Unary::Threshold { .. }
+            | Unary::Relu
+            | Unary::Relu6
+            | Unary::LeakyRelu { .. }
+            | Unary::ClampedRelu { .. }
+            | Unary::ThresholdedRelu { .. }
+            | Unary::Elu { .. }
+            | Unary::SigmoidHard { .. },
+        ..
+    } => [pieces],
+    // Has no derivative to ask for.
+    Op::Unary { kind: Unary::Not, .. } => [],
+    Op::Unary { .. } => [smooth],
     Op::Cast { .. } => [cast],
     Op::Binary { kind: Binary::Add, .. } => [add],
     Op::Binary { kind: Binary::Sub, .. } => [sub],
@@ -42,6 +64,7 @@ cases! {
     Op::Binary { kind: Binary::RealDiv, .. } => [real_div],
     Op::Binary { kind: Binary::Maximum, .. } => [maximum],
     Op::Binary { kind: Binary::Minimum, .. } => [minimum],
+    Op::Binary { .. } => [powers_and_remainders],
     Op::Compare { .. } => [compare],
     Op::Logical { .. } => [logical],
     Op::Select { .. } => [select],
@@ -51,7 +74,12 @@ cases! {
     Op::Reduce { kind: Reduce::Min, .. } => [reduce_min],
     Op::Reduce { kind: Reduce::SumSquare, .. } => [reduce_sum_square],
     Op::Reduce { kind: Reduce::LogSumExp, .. } => [reduce_log_sum_exp],
+    Op::Reduce { .. } => [products_and_norms],
     Op::Softmax { .. } => [softmax],
+    Op::Einsum(_) => [einsum],
+    Op::Normalisation(_) => [normalisation],
+    Op::Channelwise(_) => [channelwise],
+    Op::AlongAxis(_) => [along_axis],
     Op::Matmul { .. } => [matmul, matmul_by_itself],
     Op::Linear { .. } => [linear],
     Op::Convolution(_) => [conv],

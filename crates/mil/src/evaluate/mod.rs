@@ -7,14 +7,18 @@
 //! - `maximum`, `minimum`, `reduce_max` and `reduce_min` give NaN if an operand is NaN;
 //! - `softmax` of a row that is −∞ throughout is NaN, and so is a row of `scaled_dot_product_attention` in which the mask
 //!   hides every position; `reduce_log_sum_exp` of such a row is −∞;
-//! - integer `real_div` and `reduce_mean` truncate toward zero; division of an integer by zero is an error;
-//! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
+//! - integer results truncate toward zero; `real_div`, `floor_div` and `mod` of an integer by zero give 0;
+//! - a `cast` to an integer truncates toward zero and wraps; beyond 64 bits it saturates first, NaN becomes 0;
+//! - orders put NaN last, extremes and their indices are those of the first NaN;
 //! - an index outside its axis, negative ones included, is an error.
 
+mod activation;
+mod along_axis;
 mod convolution;
 mod elementwise;
 mod layout;
 mod movement;
+mod normalisation;
 mod product;
 mod reduction;
 
@@ -85,9 +89,6 @@ pub enum ValueError {
         /// The axis's length.
         length: usize,
     },
-    /// An integer is divided by zero.
-    #[error("an integer is divided by zero")]
-    DivisionByZero,
     /// A reduction without a neutral element has nothing to reduce.
     #[error("there is nothing to reduce over")]
     Empty,
@@ -208,8 +209,9 @@ fn compute<'a>(
         Op::Const(tensor) => tensor.to_f64s(),
         Op::Fill { value, .. } => vec![*value; ty.len()],
         Op::Unary { kind, x } => elementwise::unary(*kind, get(*x)),
-        Op::Cast { x, .. } | Op::Reshape { x, .. } => get(*x).data.clone(),
-        Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty)?,
+        Op::Cast { x, dtype } => elementwise::cast(get(*x), *dtype),
+        Op::Reshape { x, .. } => get(*x).data.clone(),
+        Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty),
         Op::Compare { kind, x, y } => elementwise::compare(*kind, get(*x), get(*y), ty),
         Op::Logical { kind, x, y } => elementwise::logical(*kind, get(*x), get(*y), ty),
         Op::Select { cond, a, b } => elementwise::select(get(*cond), get(*a), get(*b), ty),
@@ -220,6 +222,10 @@ fn compute<'a>(
         }
         Op::Linear { x, weight, bias } => product::linear(get(*x), get(*weight), bias.map(get)),
         Op::Convolution(c) => convolution::convolution(c, get(c.x), get(c.weight), c.bias.map(get), ty),
+        Op::Einsum(e) => product::einsum(e.values.map(get), ty),
+        Op::Normalisation(n) => normalisation::normalisation(n, get),
+        Op::Channelwise(c) => normalisation::channelwise(c, get),
+        Op::AlongAxis(a) => return Ok(along_axis::along_axis(a, get(a.place().0))),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             product::attention(get(*query), get(*key), get(*value), attn_mask.map(get))
         }

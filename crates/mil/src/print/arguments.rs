@@ -1,8 +1,12 @@
 //! The arguments of each op in MIL's names.
 
+mod along_axis;
 mod convolution;
+mod normalisation;
 
-use arcane_tensor::{DType, Tensor};
+use std::borrow::Cow;
+
+use arcane_tensor::{DType, Tensor, round_to};
 
 use super::Unspellable;
 use crate::{Op, Opset, TensorType, Unary, ValueId};
@@ -17,7 +21,7 @@ pub(super) enum Argument<'a> {
 
 pub(super) enum Immediate {
     Tensor(Tensor),
-    Text(&'static str),
+    Text(Cow<'static, str>),
 }
 
 use Argument::{Value, Values};
@@ -32,10 +36,16 @@ pub(super) fn arguments<'a, 't>(
 ) -> Result<Vec<Named<'a>>, Unspellable> {
     let mut found = match op {
         Op::Const(_) => Vec::new(),
-        Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, x } => {
-            vec![("epsilon", float(types(*x).dtype, *epsilon)), ("x", Value(*x))]
+        Op::Unary { kind: Unary::Gelu(mode), x } => vec![("mode", text(mode.name())), ("x", Value(*x))],
+        Op::Unary { kind, x } => {
+            let dtype = types(*x).dtype;
+            let number = |(name, value)| match name {
+                "epsilon" => (name, float(dtype, value)),
+                _ if kind.has_bounds_of_its_type() => (name, float(dtype, value)),
+                _ => (name, real(dtype, value, opset)),
+            };
+            kind.numbers().into_iter().map(number).chain([("x", Value(*x))]).collect()
         }
-        Op::Unary { kind: _, x } => vec![("x", Value(*x))],
         Op::Cast { x, dtype } => vec![("dtype", text(dtype.name())), ("x", Value(*x))],
         Op::Binary { x, y, .. } | Op::Compare { x, y, .. } | Op::Logical { x, y, .. } => {
             vec![("x", Value(*x)), ("y", Value(*y))]
@@ -56,6 +66,10 @@ pub(super) fn arguments<'a, 't>(
             bias.into_iter().chain([("weight", Value(*weight)), ("x", Value(*x))]).collect()
         }
         Op::Convolution(c) => convolution::convolution(c)?,
+        Op::Einsum(e) => vec![("equation", text(e.equation.clone())), ("values", Values(&e.values))],
+        Op::Normalisation(n) => normalisation::normalisation(n, types(n.x()).dtype, opset)?,
+        Op::Channelwise(c) => normalisation::channelwise(c),
+        Op::AlongAxis(a) => along_axis::along_axis(a, opset)?,
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             if opset < Opset::Ios18 {
                 return Err(Unspellable::Opset { since: Opset::Ios18, opset });
@@ -115,13 +129,19 @@ fn flag(value: bool) -> Argument<'static> {
     scalar(value)
 }
 
-fn text(value: &'static str) -> Argument<'static> {
-    Argument::Const(Immediate::Text(value))
+fn text(value: impl Into<Cow<'static, str>>) -> Argument<'static> {
+    Argument::Const(Immediate::Text(value.into()))
 }
 
 fn float(dtype: DType, value: f64) -> Argument<'static> {
     let tensor = Tensor::from_f64s(dtype, &[], &[value]).expect("one element has rank 0");
     Argument::Const(Immediate::Tensor(tensor))
+}
+
+/// A number beside x: of x's type, or from ios17 fp32 if that says it better.
+fn real(dtype: DType, value: f64, opset: Opset) -> Argument<'static> {
+    let exact = round_to(dtype, value) == value || opset < Opset::Ios17 || !dtype.is_float();
+    float(if exact { dtype } else { DType::F32 }, value)
 }
 
 fn ints(parameter: &'static str, values: &[usize]) -> Result<Argument<'static>, Unspellable> {

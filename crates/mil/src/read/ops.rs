@@ -1,6 +1,9 @@
 //! The ops by name: their parameters, the types these may have, and their defaults (coremltools 9.0, opsets ios15 to ios18).
 
+mod along_axis;
 mod convolution;
+mod elementwise;
+mod normalisation;
 
 use arcane_tensor::DType;
 
@@ -8,20 +11,19 @@ use super::Fault;
 use super::arguments::{Arguments, Class, Found, from_front};
 use super::lexer::shown;
 use super::syntax::MAX_RANK;
-use crate::{Binary, Compare, Logical, Op, Opset, Reduce, ScatterMode, Unary, ValueId};
+use crate::{Binary, ChannelActivation, Compare, Einsum, Logical, Op, Opset, Reduce, ScatterMode, ValueId};
 
-const UNARY: [(Unary, Class); 8] = [
-    (Unary::Abs, Class::Numeric),
-    (Unary::Identity, Class::Any),
-    (Unary::Sign, Class::Numeric),
-    (Unary::Square, Class::Numeric),
-    (Unary::Sqrt, Class::Float),
-    (Unary::Exp, Class::Float),
-    (Unary::Sigmoid, Class::Float),
-    (Unary::Silu, Class::Float),
+const BINARY: [Binary; 9] = [
+    Binary::Add,
+    Binary::Sub,
+    Binary::Mul,
+    Binary::RealDiv,
+    Binary::FloorDiv,
+    Binary::Mod,
+    Binary::Pow,
+    Binary::Maximum,
+    Binary::Minimum,
 ];
-const BINARY: [Binary; 6] =
-    [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum];
 const COMPARE: [Compare; 6] = [
     Compare::Equal,
     Compare::NotEqual,
@@ -30,28 +32,34 @@ const COMPARE: [Compare; 6] = [
     Compare::Greater,
     Compare::GreaterEqual,
 ];
-const LOGICAL: [Logical; 2] = [Logical::And, Logical::Or];
-const REDUCE: [Reduce; 6] =
-    [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::SumSquare, Reduce::LogSumExp];
+const LOGICAL: [Logical; 3] = [Logical::And, Logical::Or, Logical::Xor];
+const REDUCE: [Reduce; 10] = [
+    Reduce::Sum,
+    Reduce::Mean,
+    Reduce::Max,
+    Reduce::Min,
+    Reduce::Prod,
+    Reduce::SumSquare,
+    Reduce::L1Norm,
+    Reduce::L2Norm,
+    Reduce::LogSum,
+    Reduce::LogSumExp,
+];
 const SCATTER: [ScatterMode; 2] = [ScatterMode::Add, ScatterMode::Update];
 const CAST: [DType; 8] =
     [DType::F16, DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8, DType::I16, DType::U16];
 
 /// The ops of MIL that have no counterpart here, for a message that knows them.
-const OTHERS: &str = " acos add_n affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space ceil \
-    clamped_relu classify clip cond conv_quantized conv_transpose constexpr_affine_dequantize \
-    constexpr_blockwise_shift_scale constexpr_cast constexpr_lut_to_dense constexpr_lut_to_sparse \
-    constexpr_sparse_blockwise_shift_scale constexpr_sparse_to_dense cos cosh crop crop_resize cumsum depth_to_space \
-    dequantize einsum elu erf exp2 expand_dims fill_like flatten2d floor floor_div gather_nd gelu gru instance_norm \
-    inverse l2_norm l2_pool layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter \
-    list_write local_response_norm logical_not logical_xor lstm make_list max_pool mod non_maximum_suppression non_zero \
-    one_hot pad pixel_shuffle pixel_unshuffle pow prelu quantize random_bernoulli random_categorical random_normal \
-    random_uniform range_1d read_state reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm reduce_log_sum \
-    reduce_prod relu relu6 resample reshape_like resize resize_bilinear resize_nearest_neighbor reverse \
-    reverse_sequence rnn round scaled_tanh scatter_nd shape sigmoid_hard sin sinh slice_by_index slice_by_size \
-    slice_update sliding_windows softplus softplus_parametric softsign space_to_batch space_to_depth squeeze stack tan \
-    tanh tensor_buffer_to_tensor tensor_to_tensor_buffer threshold thresholded_relu topk upsample_bilinear \
-    upsample_nearest_neighbor while_loop write_state ";
+const OTHERS: &str = " add_n affine avg_pool band_part batch_to_space classify cond conv_quantized conv_transpose \
+    constexpr_affine_dequantize constexpr_blockwise_shift_scale constexpr_cast constexpr_lut_to_dense \
+    constexpr_lut_to_sparse constexpr_sparse_blockwise_shift_scale constexpr_sparse_to_dense crop \
+    crop_resize depth_to_space dequantize expand_dims fill_like flatten2d gather_nd gru l2_pool list_gather \
+    list_length list_read list_scatter list_write lstm make_list max_pool non_maximum_suppression non_zero \
+    one_hot pad pixel_shuffle pixel_unshuffle quantize random_bernoulli random_categorical random_normal \
+    random_uniform range_1d read_state resample reshape_like resize resize_bilinear resize_nearest_neighbor \
+    reverse reverse_sequence rnn scatter_nd shape slice_by_index slice_by_size slice_update sliding_windows \
+    space_to_batch space_to_depth squeeze stack tensor_buffer_to_tensor tensor_to_tensor_buffer \
+    upsample_bilinear upsample_nearest_neighbor while_loop write_state ";
 
 type Built = Result<Op, Fault>;
 
@@ -59,8 +67,8 @@ type Built = Result<Op, Fault>;
 pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
     use Class::{Bool, Float, Mask, Numeric, Plain, Wide, WideNumeric};
     let name = a.op();
-    if let Some((kind, class)) = UNARY.into_iter().find(|(kind, _)| kind.name() == name) {
-        return Ok(Op::Unary { kind, x: a.operand("x", class)? });
+    if let Some(op) = elementwise::unary(a)? {
+        return Ok(op);
     }
     if let Some(kind) = BINARY.into_iter().find(|kind| kind.name() == name) {
         return Ok(Op::Binary { kind, x: a.operand("x", Numeric)?, y: a.operand("y", Numeric)? });
@@ -75,14 +83,6 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         return reduce(a, kind);
     }
     match name {
-        "rsqrt" => {
-            let (x, epsilon) = (a.operand("x", Float)?, epsilon(a, 1e-12)?);
-            Ok(Op::Unary { kind: Unary::Rsqrt { epsilon }, x })
-        }
-        "log" => {
-            let (x, epsilon) = (a.operand("x", Float)?, epsilon(a, 1e-45)?);
-            Ok(Op::Unary { kind: Unary::Log { epsilon }, x })
-        }
         "cast" => cast(a),
         "select" => {
             let cond = a.operand("cond", Bool)?;
@@ -95,6 +95,17 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         "matmul" => matmul(a),
         "linear" => linear(a),
         "conv" => convolution::convolution(a),
+        "einsum" => einsum(a),
+        "prelu" => elementwise::channelwise(a, ChannelActivation::Prelu),
+        "softplus_parametric" => elementwise::channelwise(a, ChannelActivation::Softplus),
+        "batch_norm" | "instance_norm" | "layer_norm" | "l2_norm" | "local_response_norm" => {
+            normalisation::normalisation(a)
+        }
+        "reduce_argmax" => along_axis::extreme(a, true),
+        "reduce_argmin" => along_axis::extreme(a, false),
+        "argsort" => along_axis::argsort(a),
+        "topk" => along_axis::topk(a),
+        "cumsum" => along_axis::cumsum(a),
         "scaled_dot_product_attention" => {
             since(a, Opset::Ios18)?;
             let query = a.operand("query", Float)?;
@@ -175,25 +186,34 @@ fn flag(a: &mut Arguments<'_, '_>, name: &'static str) -> Result<bool, Fault> {
     Ok(a.flag(name)?.is_some_and(|found| found.value))
 }
 
-fn epsilon(a: &mut Arguments<'_, '_>, default: f64) -> Result<f64, Fault> {
-    Ok(a.float("epsilon")?.map_or(default, |found| found.value))
-}
-
 fn reduce(a: &mut Arguments<'_, '_>, kind: Reduce) -> Built {
     let x = a.operand("x", Class::Numeric)?;
-    let axes = match a.ints("axes", MAX_RANK)? {
-        None => (0..a.ty(x).shape.len()).collect(),
-        Some(Found { value, at }) => {
-            let axes = value.iter().map(|&axis| from_front(axis, a.ty(x), "axes", at));
-            let mut axes: Vec<usize> = axes.collect::<Result<_, _>>()?;
-            axes.sort_unstable();
-            if let Some([axis, _]) = axes.array_windows().find(|[a, b]| a == b) {
-                return Err(Fault::new(at, format!("axes has axis {axis} twice"), "each once"));
-            }
-            axes
-        }
-    };
+    let axes = axes(a, x)?;
     Ok(Op::Reduce { kind, x, axes, keep_dims: flag(a, "keep_dims")? })
+}
+
+/// `axes` of x, sorted; by default all.
+fn axes(a: &mut Arguments<'_, '_>, x: ValueId) -> Result<Vec<usize>, Fault> {
+    let Some(Found { value, at }) = a.ints("axes", MAX_RANK)? else {
+        return Ok((0..a.ty(x).shape.len()).collect());
+    };
+    let axes = value.iter().map(|&axis| from_front(axis, a.ty(x), "axes", at));
+    let mut axes: Vec<usize> = axes.collect::<Result<_, _>>()?;
+    axes.sort_unstable();
+    if let Some([axis, _]) = axes.array_windows().find(|[a, b]| a == b) {
+        return Err(Fault::new(at, format!("axes has axis {axis} twice"), "each once"));
+    }
+    Ok(axes)
+}
+
+/// A contraction of two operands.
+fn einsum(a: &mut Arguments<'_, '_>) -> Built {
+    let values = a.operands("values", Class::Numeric)?;
+    let Found { value: equation, .. } = a.required_text("equation")?;
+    let Ok(values) = <[ValueId; 2]>::try_from(values.as_slice()) else {
+        return Err(a.fault(format!("values has {} operands", values.len()), "two"));
+    };
+    Ok(Op::Einsum(Einsum { values, equation }))
 }
 
 fn cast(a: &mut Arguments<'_, '_>) -> Built {

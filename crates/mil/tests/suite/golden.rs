@@ -12,7 +12,7 @@ use super::reading::comes_back;
 use super::tensor;
 
 #[track_caller]
-fn prints(case: &str, functions: Vec<Function>) -> Emitted {
+pub(super) fn prints(case: &str, functions: Vec<Function>) -> Emitted {
     let program = Program { functions };
     let emitted = print(&program).unwrap();
     assert_eq!(print(&program.clone()).unwrap(), emitted, "the same program gives the same bytes");

@@ -1,8 +1,12 @@
 //! Tests of the public interface.
 
+mod along_axis;
 mod elementwise;
 mod evaluator;
+mod functions;
 mod golden;
+mod normalisation;
+mod parameters;
 mod properties;
 mod reading;
 mod refusals;
