@@ -88,7 +88,11 @@ fn normalisations_have_defaults_of_the_type_of_x() {
     gives("ios17", &batch("tensor<fp32, [2]>([1, 2])"), |op| {
         matches!(op, Op::Normalisation(Normalisation::Batch { gamma: Some(_), beta: None, .. }))
     });
-    refuses("ios16", &batch("tensor<fp32, [2]>([1, 2])"), "gamma is tensor<fp32, [2]>, expected fp16, or ios17");
+    refuses(
+        "ios16",
+        &batch("tensor<fp32, [2]>([1, 2])"),
+        "gamma is tensor<fp32, [2]>, expected fp16, or ios17",
+    );
     refuses("ios18", &batch("tensor<fp16, [3]>([1, 2, 3])"), "floats of shape [2] were expected");
     refuses("ios18", &batch("x"), "gamma is a run-time value");
     refuses("ios18", &format!("{HALVES} = instance_norm(epsilon = fp16(inf), x = x);"), "epsilon is inf");
@@ -99,7 +103,9 @@ fn normalisations_have_defaults_of_the_type_of_x() {
 
 #[test]
 fn indices_have_a_type_of_their_own_from_ios17() {
-    let extreme = |dtype: &str| format!("tensor<uint16, [1, 2]> y = reduce_argmax(output_dtype = string(\"{dtype}\"), x = x);");
+    let extreme = |dtype: &str| {
+        format!("tensor<uint16, [1, 2]> y = reduce_argmax(output_dtype = string(\"{dtype}\"), x = x);")
+    };
     gives("ios17", &extreme("uint16"), |op| {
         matches!(op, Op::AlongAxis(AlongAxis::Extreme { axis: 2, keep_dims: false, dtype: DType::U16, .. }))
     });
@@ -117,15 +123,20 @@ fn indices_have_a_type_of_their_own_from_ios17() {
 fn topk_grows_with_the_opsets() {
     let both = "tensor<fp16, [1, 2, 1]> y, tensor<int32, [1, 2, 1]> j = topk(x = x);";
     gives("ios15", both, |op| {
-        matches!(op, Op::AlongAxis(AlongAxis::TopK { k: 1, axis: 2, ascending: false, indices: Some(DType::I32), .. }))
+        matches!(
+            op,
+            Op::AlongAxis(AlongAxis::TopK { k: 1, axis: 2, ascending: false, indices: Some(DType::I32), .. })
+        )
     });
     let alone = "tensor<fp16, [1, 2, 1]> y = topk(return_indices = bool(false), sort = bool(false), x = x);";
     gives("ios16", alone, |op| {
         matches!(op, Op::AlongAxis(AlongAxis::TopK { sort: false, indices: None, .. }))
     });
     refuses("ios15", alone, "has no parameter `return_indices`");
-    let all = format!("{HALVES}, tensor<uint16, [1, 2, 3]> j = \
-        topk(k = int32(-1), output_indices_dtype = string(\"uint16\"), x = x);");
+    let all = format!(
+        "{HALVES}, tensor<uint16, [1, 2, 3]> j = \
+        topk(k = int32(-1), output_indices_dtype = string(\"uint16\"), x = x);"
+    );
     gives("ios17", &all, |op| {
         matches!(op, Op::AlongAxis(AlongAxis::TopK { k: 3, indices: Some(DType::U16), .. }))
     });
@@ -136,11 +147,17 @@ fn topk_grows_with_the_opsets() {
 #[test]
 fn einsum_is_of_one_form() {
     let einsum = |equation: &str| {
-        format!("tensor<fp32, [1, 2, 2]> y = einsum(equation = string(\"{equation}\"), values = (w, \
-            tensor<fp32, [3, 2, 2]>([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])));")
+        format!(
+            "tensor<fp32, [1, 2, 2]> y = einsum(equation = string(\"{equation}\"), values = (w, \
+            tensor<fp32, [3, 2, 2]>([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])));"
+        )
     };
     gives("ios15", &einsum("chw,whr->chr"), |op| matches!(op, Op::Einsum(_)));
     refuses("ios15", &einsum("chw,whr->crh"), "the equation is \"chw,whr->crh\", one like");
     refuses("ios15", &einsum("nchw,nwhu->nchu"), "rank 4 was expected");
-    refuses("ios15", "tensor<fp32, [1, 2, 2]> y = einsum(equation = string(\"a\"), values = (w));", "1 operands");
+    refuses(
+        "ios15",
+        "tensor<fp32, [1, 2, 2]> y = einsum(equation = string(\"a\"), values = (w));",
+        "1 operands",
+    );
 }
