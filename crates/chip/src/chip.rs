@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Fact;
+use crate::arithmetic::Arithmetic;
 
 /// Generations of the engine, as its compiler names them: an M1 is an H13, each later generation one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -58,6 +59,18 @@ pub struct Chip {
     pub rates: Rates,
     /// What it draws.
     pub energy: Energy,
+    /// What is known of how it computes.
+    pub arithmetic: Arithmetic,
+    /// Which MIL text its compiler reads.
+    pub dialect: Dialect,
+}
+
+/// Which MIL text an engine's compiler reads.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// The newest opset: `ios17` is `program(1.0)`, `ios18` is `program(1.3)`.
+    pub newest: Fact<String>,
 }
 
 /// What an engine and its driver accept. Lengths and counts are the largest that work.
@@ -86,6 +99,14 @@ pub struct Limits {
     pub min_positions: Fact<usize>,
     /// The remainder of the width modulo 128 of a square that a non-linear op reads.
     pub max_square_remainder: Fact<usize>,
+    /// Length of a convolution's kernel along the last axis.
+    pub max_kernel_width: Fact<usize>,
+    /// Length of a convolution's kernel along the last axis but one.
+    pub max_kernel_height: Fact<usize>,
+    /// Distance of the elements that a convolution's kernel takes.
+    pub max_dilation: Fact<usize>,
+    /// Zeros that a convolution pads on one side.
+    pub max_padding: Fact<usize>,
     /// Operands of one op; more take the compiler seconds.
     pub max_fan_in: Fact<usize>,
     /// Queries or keys of a fused attention.
@@ -122,6 +143,10 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
+    /// The engine's clock, in GHz.
+    pub clock_ghz: Fact<f64>,
+    /// How much faster products of int8 activations and weights are than those of fp16.
+    pub int8_speedup: Fact<f64>,
     /// fp16 TFLOP/s of one engine at most; a multiplication and an addition are two.
     pub peak_tflops: Fact<f64>,
     /// Positions (rows of the other operand) at which a product with a constant runs at half of the peak.
@@ -132,8 +157,18 @@ pub struct Rates {
     pub floor_us: Fact<f64>,
     /// GB/s at which weights are read.
     pub weight_gb_s: Fact<f64>,
+    /// MiB of the other operand for which weights are read once, if they do not stay on the engine.
+    pub pass_mib: Fact<f64>,
+    /// GB/s at which a host puts arrays of several rows a channel into surfaces and takes them out.
+    pub staging_gb_s: Fact<f64>,
     /// GB/s at which activations are read, and at which they are written at the same time.
     pub activation_gb_s: Fact<f64>,
+    /// Compiling a program, in ms, beside what its constants take.
+    pub compile_ms: Fact<f64>,
+    /// Compiling a MB of constants, in ms.
+    pub compile_ms_per_mb: Fact<f64>,
+    /// Loading a compiled program, in ms.
+    pub load_ms: Fact<f64>,
     /// GB/s of the memory that all parts of the chip share.
     pub dram_gb_s: Fact<f64>,
     /// fp32 GFLOP/s of the processor cores in large products.
@@ -200,6 +235,8 @@ struct ChipFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FamilyFile {
+    dialect: Dialect,
+    arithmetic: Arithmetic,
     limits: Limits,
 }
 
@@ -221,18 +258,21 @@ const FAMILY_FILES: &[(&str, &str)] =
 fn read_chip(name: &str, text: &str) -> Chip {
     let file: ChipFile = parse(name, text);
     let family = format!("family-{}", file.family);
-    let (_, limits) = FAMILY_FILES
+    let (_, common) = FAMILY_FILES
         .iter()
         .find(|(name, _)| *name == family)
         .unwrap_or_else(|| panic!("data/{name}.toml: there is no data/{family}.toml"));
+    let common: FamilyFile = parse(&family, common);
     Chip {
         name: name.into(),
         family: file.family,
         architecture: file.architecture,
         engines: file.engines,
-        limits: parse::<FamilyFile>(&family, limits).limits,
+        limits: common.limits,
         rates: file.rates,
         energy: file.energy,
+        arithmetic: common.arithmetic,
+        dialect: common.dialect,
     }
 }
 

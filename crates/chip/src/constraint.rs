@@ -10,7 +10,7 @@ use std::fmt;
 use arcane_mil::{Binary, Function, Op, TensorType, Unary};
 
 use self::site::Site;
-pub(crate) use self::site::{definition, is_constant};
+pub(crate) use self::site::{definition, is_constant, stands_for_constant};
 use crate::legality::{Support, legality};
 use crate::{Chip, Confidence, Family};
 
@@ -262,7 +262,7 @@ fn applying(chip: &Chip) -> impl Iterator<Item = &'static Constraint> + '_ {
 
 /// Everything that a chip's engine has against a function: against its ports, then against it as a whole, then op by op.
 ///
-/// A parameter that stands for a constant of a weight file (see [`arcane_mil::check()`]) is taken for one.
+/// A parameter of the role [`arcane_mil::Role::Constant`] is taken for a constant.
 pub fn violations(chip: &Chip, function: &Function) -> Vec<Violation> {
     let mut found = Vec::new();
     let parameters = function.parameters().iter().filter(|p| !site::stands_for_constant(p));

@@ -19,6 +19,8 @@ pub enum Confidence {
     Inferred,
     /// Sources contradict each other; [`Fact::other`] or [`Fact::note`] has the other side.
     Conflict,
+    /// Fitted to the rows that [`Fact::source`] names, by code of this crate.
+    Fitted,
     /// Taken from other chips by the rule that [`Fact::source`] names.
     Interpolated,
 }
@@ -32,6 +34,7 @@ impl Confidence {
             Self::Stated => "stated",
             Self::Inferred => "inferred",
             Self::Conflict => "conflict",
+            Self::Fitted => "fitted",
             Self::Interpolated => "interpolated",
         }
     }

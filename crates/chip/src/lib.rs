@@ -11,10 +11,11 @@ mod constraint;
 mod fact;
 mod legality;
 
+pub mod arithmetic;
 pub mod price;
 pub mod surface;
 
-pub use chip::{Chip, Energy, Family, Limits, Rates, UnknownChip};
+pub use chip::{Chip, Dialect, Energy, Family, Limits, Rates, UnknownChip};
 pub use constraint::{Constraint, Severity, Violation, constraints, is_legal, op_violations, violations};
 pub use fact::{Confidence, Fact};
 pub use legality::{Legality, Support, legality};

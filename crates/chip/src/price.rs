@@ -3,21 +3,34 @@
 //! One execution of a loaded program takes
 //!
 //! ```text
-//! floor + Σ over ops max(FLOP / rate, weight bytes / weight bandwidth, activation bytes / activation bandwidth)
+//! floor + Σ over ops max(FLOP / rate, passes · weight bytes / weight bandwidth, activation bytes / activation bandwidth)
 //! ```
 //!
 //! because the engine fetches operands while it computes, and reads activations while it writes others. `rate` is the part
 //! `positions / (positions + half_rate_positions)` of the peak for a product with a constant, and a fraction of that for one
-//! of two run-time values. Published chains on M1 and M4 are met within a tenth, single products on M4 and M3 Pro within a
-//! quarter; whole programs have not been compared. All coefficients are [`crate::Rates`] and [`crate::Energy`] of the chip.
-//! Host times assume that the processor runs one op after another.
+//! of two run-time values. Weights that stay on the engine are read once; others once for each part of the other operand that
+//! fits beside them (`passes`). A host that keeps plain arrays also has to stage those whose channels have several rows
+//! ([`staging_ns`]).
+//!
+//! The coefficients are [`crate::Rates`] and [`crate::Energy`] of the chip. Five of them are fitted to published latencies by
+//! [`mod@fit`], which also says how far predictions are off; the intervals of [`relative_half_width`] are those errors.
 
+pub mod fit;
+mod host;
+mod interval;
+mod model;
+mod rows;
 mod work;
 
-use arcane_mil::{Function, Op, ValueId};
+use arcane_mil::{Function, Role};
 
-use self::work::Work;
+pub use self::host::{host_ns, host_op_ns};
+pub use self::interval::relative_half_width;
+pub use self::model::Coefficients;
+use self::model::{Load, OpTimes};
+use self::work::{OnEngine, Work};
 use crate::Chip;
+use crate::surface::folded;
 
 /// What one execution of a function takes on one engine. Times are in ns.
 ///
@@ -36,7 +49,7 @@ pub struct Price {
     pub activation_ns: f64,
     /// Floating-point operations of products; a multiplication and an addition are two.
     pub flops: f64,
-    /// Bytes of constants and parameters that products read.
+    /// Bytes of constants and parameters that products read, each once.
     pub weight_bytes: f64,
     /// Bytes of activations that are read and written.
     pub activation_bytes: f64,
@@ -46,41 +59,68 @@ pub struct Price {
     pub bytes_out: f64,
 }
 
-/// The times of one op, in ns.
-#[derive(Clone, Copy, Debug, Default)]
-struct OpTimes {
-    compute: f64,
-    weight: f64,
-    activation: f64,
+/// What one op of a program takes on one engine, in ns. The parts overlap: the op takes the longest of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OpPrice {
+    /// The op.
+    pub total_ns: f64,
+    /// Its products.
+    pub compute_ns: f64,
+    /// Reading operands of products that come from memory.
+    pub weight_ns: f64,
+    /// Reading and writing activations.
+    pub activation_ns: f64,
 }
 
-impl OpTimes {
-    fn longest(self) -> f64 {
-        self.compute.max(self.weight).max(self.activation)
+impl From<OpTimes> for OpPrice {
+    fn from(times: OpTimes) -> Self {
+        Self {
+            total_ns: times.longest(),
+            compute_ns: times.compute,
+            weight_ns: times.weight,
+            activation_ns: times.activation,
+        }
     }
+}
+
+/// What each op of a function asks of a chip's engine; constants that are there already are not read again.
+fn loads(chip: &Chip, function: &Function) -> Vec<Load> {
+    let resident_weight = *chip.limits.resident_weight_bytes;
+    let mut on_engine = OnEngine::new(function, resident_weight);
+    let of = |index: usize| {
+        let mut work = Work::of(function, index);
+        work.leave_out(&mut on_engine, resident_weight);
+        work.load(*chip.limits.resident_operand_bytes)
+    };
+    (0..function.operations().len()).map(of).collect()
 }
 
 /// One execution of a function that is loaded, on one engine of a chip. Whether the chip runs it at all is another question
 /// ([`crate::violations`]).
 pub fn program_ns(chip: &Chip, function: &Function) -> Price {
-    let mut price = Price { floor_ns: *chip.rates.floor_us * 1e3, ..Price::default() };
+    let coefficients = Coefficients::of(chip);
+    let mut price = Price { floor_ns: coefficients.floor_ns(), ..Price::default() };
     price.total_ns = price.floor_ns;
-    let mut on_engine = vec![false; function.values().len()];
-    for index in 0..function.operations().len() {
-        let mut work = Work::of(function, index);
-        work.leave_out(&mut on_engine, *chip.limits.resident_weight_bytes);
-        let times = engine_times(chip, &work);
+    for load in loads(chip, function) {
+        let times = coefficients.times(&load);
         price.total_ns += times.longest();
         price.compute_ns += times.compute;
         price.weight_ns += times.weight;
         price.activation_ns += times.activation;
-        price.flops += work.flops;
-        price.weight_bytes += work.weight_bytes();
-        price.activation_bytes += work.activation_bytes(*chip.limits.resident_operand_bytes);
+        price.flops += load.flops;
+        price.weight_bytes += load.weight_bytes;
+        price.activation_bytes += load.read + load.written;
     }
-    price.bytes_in = function.parameters().iter().map(|p| function.ty(p.value).bytes() as f64).sum();
+    let inputs = function.parameters().iter().filter(|p| p.role != Role::Constant);
+    price.bytes_in = inputs.map(|p| function.ty(p.value).bytes() as f64).sum();
     price.bytes_out = function.outputs().iter().map(|o| function.ty(o.value).bytes() as f64).sum();
     price
+}
+
+/// What each op of a function takes as part of an execution on one engine, in order.
+pub fn op_prices(chip: &Chip, function: &Function) -> Vec<OpPrice> {
+    let coefficients = Coefficients::of(chip);
+    loads(chip, function).iter().map(|load| coefficients.times(load).into()).collect()
 }
 
 /// One op of a function as part of an execution on one engine, by its index, in ns; its constants are read from memory.
@@ -88,81 +128,42 @@ pub fn program_ns(chip: &Chip, function: &Function) -> Price {
 /// # Panics
 /// If the function has no such op.
 pub fn op_ns(chip: &Chip, function: &Function, index: usize) -> f64 {
-    engine_times(chip, &Work::of(function, index)).longest()
+    let load = Work::of(function, index).load(*chip.limits.resident_operand_bytes);
+    Coefficients::of(chip).times(&load).longest()
 }
 
-/// One execution of a function on the processor cores of a chip, in ns.
-///
-/// Element-wise ops and reductions are computed in one pass over what they read from memory and write to it: a host fuses
-/// chains of them. All other ops are as if alone.
-pub fn host_ns(chip: &Chip, function: &Function) -> f64 {
-    let traffic = HostTraffic::of(function);
-    let others = (0..function.operations().len()).filter(|&i| !is_fused(&function.operations()[i].op));
-    others.map(|index| host_op_ns(chip, function, index)).sum::<f64>() + traffic.bytes / *chip.rates.host_gb_s
+/// What a host takes that keeps plain arrays, to put inputs of a function into surfaces and outputs out of them, in ns. Arrays
+/// of one row a channel are used where they are; those with several rows or batches are rearranged.
+pub fn staging_ns(chip: &Chip, function: &Function) -> f64 {
+    Coefficients::of(chip).staging_ns(staged_bytes(function))
 }
 
-/// One op of a function on the processor cores of a chip, by its index, in ns, if nothing is fused with it.
-///
-/// # Panics
-/// If the function has no such op.
-pub fn host_op_ns(chip: &Chip, function: &Function, index: usize) -> f64 {
-    let operation = &function.operations()[index];
-    let bytes_of = |v: ValueId| function.ty(v).bytes() as f64;
-    let work = Work::of(function, index);
-    let bytes = match &operation.op {
-        // Windows on the same memory.
-        Op::Reshape { .. } | Op::Split { .. } | Op::Const(_) => 0.0,
-        // The rows that are picked, not the table.
-        Op::Gather { .. } | Op::GatherAlongAxis { .. } => 2.0 * bytes_of(operation.results[0]),
-        Op::Scatter { data, updates, .. } | Op::ScatterAlongAxis { data, updates, .. } => {
-            2.0 * (bytes_of(*data) + bytes_of(*updates))
-        }
-        _ => work.weight_bytes() + work.activation_bytes(0),
-    };
-    (work.flops / *chip.rates.host_gflops).max(bytes / *chip.rates.host_gb_s)
+fn staged_bytes(function: &Function) -> f64 {
+    let inputs = function.parameters().iter().filter(|p| !crate::constraint::stands_for_constant(p));
+    let values = inputs.map(|p| p.value).chain(function.outputs().iter().map(|o| o.value));
+    let staged = values.map(|v| function.ty(v)).filter(|ty| {
+        let [_, rows, _, batches] = folded(&ty.shape).unwrap_or([1; 4]);
+        rows > 1 || batches > 1
+    });
+    staged.map(|ty| ty.bytes() as f64).sum()
 }
 
-/// Whether a host computes an op in one pass with its neighbours.
-fn is_fused(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary { .. }
-            | Op::Cast { .. }
-            | Op::Binary { .. }
-            | Op::Compare { .. }
-            | Op::Logical { .. }
-            | Op::Select { .. }
-            | Op::Reduce { .. }
-            | Op::Fill { .. }
-    )
+/// Compiling a function as a program of a chip, in ns: a part that each takes, and one for its constants.
+pub fn compile_ns(chip: &Chip, function: &Function) -> f64 {
+    let constants: f64 = constant_bytes(function);
+    (*chip.rates.compile_ms + *chip.rates.compile_ms_per_mb * constants * 1e-6) * 1e6
 }
 
-/// What fused ops move.
-struct HostTraffic {
-    bytes: f64,
+/// Loading a compiled program, in ns.
+pub fn load_ns(chip: &Chip) -> f64 {
+    *chip.rates.load_ms * 1e6
 }
 
-impl HostTraffic {
-    /// Each value once where fused ops read it from memory, and once where they write one that others read.
-    fn of(function: &Function) -> Self {
-        let mut in_memory = vec![true; function.values().len()];
-        for operation in function.operations().iter().filter(|o| is_fused(&o.op)) {
-            operation.results.iter().for_each(|r| in_memory[r.index()] = false);
-        }
-        let mut moved = vec![false; function.values().len()];
-        for operation in function.operations() {
-            for v in operation.op.operands() {
-                // Fused ops read what lies in memory; others have what fused ops make written there.
-                moved[v.index()] |= is_fused(&operation.op) == in_memory[v.index()];
-            }
-        }
-        for o in function.outputs() {
-            moved[o.value.index()] |= !in_memory[o.value.index()];
-        }
-        let bytes =
-            function.values().iter().zip(&moved).filter(|(_, m)| **m).map(|(v, _)| v.ty.bytes() as f64);
-        Self { bytes: bytes.sum() }
-    }
+fn constant_bytes(function: &Function) -> f64 {
+    let promoted = function.parameters().iter().filter(|p| crate::constraint::stands_for_constant(p));
+    let constants = function.operations().iter().filter(|o| matches!(o.op, arcane_mil::Op::Const(_)));
+    let values = promoted.map(|p| p.value).chain(constants.flat_map(|o| o.results.iter().copied()));
+    values.map(|v| function.ty(v).bytes() as f64).sum()
 }
 
 /// What the chip draws, in mJ, while one engine works for `engine_ns` at the part `engine_utilisation` (0 to 1) of its peak,
@@ -174,21 +175,6 @@ pub fn energy_mj(chip: &Chip, engine_ns: f64, engine_utilisation: f64, host_ns: 
     let e = &chip.energy;
     let rail = *e.rail_floor_w + (*e.rail_full_w - *e.rail_floor_w) * engine_utilisation.clamp(0.0, 1.0);
     ((rail + *e.host_share_w) * engine_ns + *e.host_w * host_ns) * 1e-6
-}
-
-fn engine_times(chip: &Chip, work: &Work) -> OpTimes {
-    let rates = &chip.rates;
-    let resident = *chip.limits.resident_operand_bytes;
-    let slowdown = if work.has_constant { 1.0 } else { 1.0 / *rates.matmul_fraction };
-    let filled = work.positions / (work.positions + *rates.half_rate_positions);
-    let compute =
-        if work.flops > 0.0 { work.flops * slowdown / (*rates.peak_tflops * filled) * 1e-3 } else { 0.0 };
-    let (read, written) = work.moved(resident);
-    OpTimes {
-        compute,
-        weight: work.weight_bytes() / *rates.weight_gb_s,
-        activation: read.max(written) / *rates.activation_gb_s,
-    }
 }
 
 #[cfg(test)]

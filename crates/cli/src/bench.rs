@@ -1,5 +1,6 @@
 //! `arcane bench`.
 
+mod chip;
 mod generate;
 mod kernels;
 
@@ -42,6 +43,8 @@ enum What {
     Train(TrainArguments),
     /// Time generation: the prompt, and each token after it, beside the memory's bandwidth.
     Generate(generate::Arguments),
+    /// The model of a chip's time: what it is fitted to, and how far it is off.
+    Chip(chip::Arguments),
     /// Measure the memory's bandwidth and single kernels: the best of several runs.
     Kernels(kernels::Arguments),
 }
@@ -76,6 +79,7 @@ struct TrainArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.what {
         What::Train(arguments) => train(arguments),
+        What::Chip(_) => print(&chip::measure()),
         What::Generate(arguments) => print(&generate::measure(arguments)?),
         What::Kernels(arguments) => print(&kernels::measure(arguments)?),
     }

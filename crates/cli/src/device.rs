@@ -1,11 +1,13 @@
 //! The flags that say where and in what a program computes.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use arcane_chip::Chip;
-use arcane_compile::Precision;
-use arcane_engine::{Engine, EngineError, Faults, SimulatedEngine, SoftwareEngine};
+use arcane_chip::arithmetic::{Tables, unmodelled};
+use arcane_compile::{Place, Plan, Precision};
+use arcane_engine::{Engine, EngineError, Faults, Numerics, SimulatedEngine, SoftwareEngine};
 use arcane_session::Engines;
 use arcane_train::trainer::Environment;
 use clap::{Args, ValueEnum};
@@ -25,6 +27,9 @@ pub(crate) struct DeviceArguments {
     /// The chip whose engine sim simulates.
     #[arg(long, value_name = "CHIP", default_value = "m4")]
     pub(crate) chip: String,
+    /// The arithmetic of fp16: as declared, that of the chip's silicon, or fp32.
+    #[arg(long, value_enum, default_value = "declared")]
+    pub(crate) numerics: NumericsChoice,
     /// What products and activations are computed in [default: fp32 on cpu, fp16 on sim and ane].
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Dtype>,
@@ -55,14 +60,45 @@ pub(crate) enum Dtype {
     Fp16,
 }
 
+/// In which arithmetic fp16 is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumericsChoice {
+    /// As the types say, rounded once, ties to even.
+    Declared,
+    /// As the silicon of the chip computes.
+    Chip,
+    /// In fp32.
+    Fp32,
+}
+
 /// The engines that the flags ask for, and what goes with them.
 pub(crate) struct Chosen {
     /// The device's name.
     pub(crate) device: &'static str,
     /// The simulated engine, if the device has one.
     pub(crate) simulated: Option<Arc<SimulatedEngine>>,
+    /// The tables of the silicon, if that is what is computed.
+    pub(crate) tables: Option<Tables>,
     /// What a run gets.
     pub(crate) environment: Environment,
+}
+
+impl Chosen {
+    /// Says on stderr which ops of a plan have no model of the silicon that computes them.
+    pub(crate) fn report_unmodelled(&self, plan: &Plan) {
+        let Some(tables) = self.tables else { return };
+        let silicon = if self.simulated.is_some() { Place::Engine } else { Place::Host };
+        let functions = plan.program.functions.iter().zip(&plan.places).filter(|(_, p)| **p == silicon);
+        let ops: BTreeSet<&str> = functions.flat_map(|(f, _)| unmodelled(tables, f)).collect();
+        if !ops.is_empty() {
+            let ops: Vec<&str> = ops.into_iter().collect();
+            let line = format!(
+                "--numerics chip: no model of {}; computed in declared types, rounded half away from zero",
+                ops.join(", ")
+            );
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
 }
 
 impl DeviceArguments {
@@ -90,13 +126,24 @@ impl DeviceArguments {
         let chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
         let threads = self.threads.map_or_else(processors, |n| n as usize);
         let failed = |e: EngineError| Failure::Failed(e.into());
-        let host: Arc<dyn Engine> = Arc::new(SoftwareEngine::new(threads).map_err(failed)?);
+        let numerics = match self.numerics {
+            NumericsChoice::Declared => Numerics::Declared,
+            NumericsChoice::Fp32 => Numerics::Fp32,
+            NumericsChoice::Chip => Numerics::Chip(
+                chip.known_tables().map_err(|e| Failure::input(format!("--numerics chip: {e}")))?,
+            ),
+        };
         let simulated = match device {
             Device::Sim => {
-                Some(Arc::new(SimulatedEngine::with_faults(chip, threads, faults).map_err(failed)?))
+                let engine = SimulatedEngine::with_numerics(chip, threads, faults, numerics);
+                Some(Arc::new(engine.map_err(failed)?))
             }
             _ => None,
         };
+        // Beside an accelerator the host is a processor.
+        let on_host = if simulated.is_some() { Numerics::Declared } else { numerics };
+        let host = SoftwareEngine::with_numerics(threads, on_host).map_err(failed)?;
+        let host: Arc<dyn Engine> = Arc::new(host);
         let on_chip = simulated.is_some();
         let precision = match self.dtype.unwrap_or(if on_chip { Dtype::Fp16 } else { Dtype::Fp32 }) {
             Dtype::Fp32 => Precision::Fp32,
@@ -111,6 +158,10 @@ impl DeviceArguments {
             clock: Arc::new(SystemClock::start()),
             available_bytes: available_bytes(),
         };
-        Ok(Chosen { device: if on_chip { "sim" } else { "cpu" }, simulated, environment })
+        let tables = match numerics {
+            Numerics::Chip(tables) => Some(tables),
+            Numerics::Declared | Numerics::Fp32 => None,
+        };
+        Ok(Chosen { device: if on_chip { "sim" } else { "cpu" }, simulated, tables, environment })
     }
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use arcane_chip::Chip;
-use arcane_chip::price::program_ns;
+use arcane_chip::price::{compile_ns, load_ns, op_prices, program_ns, relative_half_width, staging_ns};
 use arcane_compile::{
-    Place, Plan, PlanOptions, Precision, Prediction, UNCERTAINTY, Work, plan, plan_functions,
+    Place, Placement, Plan, PlanOptions, Precision, Prediction, Work, plan, plan_functions,
 };
-use arcane_mil::{BlobFolder, Function, Op, read};
+use arcane_mil::{BlobFolder, Function, Op, check, read};
 use arcane_models::LlamaConfig;
 use arcane_tensor::write_atomically;
 use arcane_train::config::{Config, OptimizerConfig};
@@ -26,6 +26,7 @@ use crate::train::read_text;
 const PRECISION: Precision = Precision::Engine;
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Arguments {
     /// A configuration of training, a preset, a Hugging Face config.json, or a MIL program.
     what: PathBuf,
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Price a program exactly as it is written.
     #[arg(long)]
     as_is: bool,
+    /// Put everything on the engine that it accepts, small programs without a matrix product, too
+    #[arg(long, conflicts_with = "as_is")]
+    all_legal: bool,
     /// Write the plan into this new folder: plan.json, and the text and weights of each program.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -73,7 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let chip = Chip::named(&arguments.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
     let name = arguments.what.display().to_string();
     let planned = match training(arguments)? {
-        Some(training) => planned_training(&training, chip).map_err(|e| Failure::Failed(e.context(name)))?,
+        Some(training) => planned_training(&training, &arguments.options(chip), chip)
+            .map_err(|e| Failure::Failed(e.context(name)))?,
         None => planned_program(arguments, chip)?,
     };
     if let Some(folder) = &arguments.out {
@@ -85,6 +90,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         to_text(&planned, chip, arguments.explain)
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::Failed(e.into()))
+}
+
+impl Planned {
+    /// Whether it is a single call of a program, and no training.
+    fn is_program(&self) -> bool {
+        self.tokens == 0
+    }
 }
 
 /// Writes a plan as files into a folder that does not exist yet.
@@ -158,12 +170,16 @@ fn of_model(model: LlamaConfig) -> Training {
     Training { model, optimizer: OptimizerConfig::default(), batch: 1, seq: 256, accumulate: 1 }
 }
 
-fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<Planned> {
+fn planned_training(
+    training: &Training,
+    options: &PlanOptions,
+    chip: &'static Chip,
+) -> anyhow::Result<Planned> {
     let Training { model, optimizer, batch, seq, accumulate } = training;
     let (batch, seq, accumulate) = (*batch, *seq, *accumulate);
-    let options = ProgramOptions { batch, seq, accumulate, evaluate: false, optimizer };
-    let program = training_program(model, &options)?;
-    let plan = plan(&program, &PlanOptions { precision: PRECISION, chip: Some(chip) })?;
+    let needed = ProgramOptions { batch, seq, accumulate, evaluate: false, optimizer };
+    let program = training_program(model, &needed)?;
+    let plan = plan(&program, options)?;
     let prediction = plan.predict_update(accumulate, chip);
     let tokens = (batch * seq * accumulate) as u64;
     let attention = 12.0 * model.num_hidden_layers as f64 * model.hidden_size as f64 * seq as f64;
@@ -178,23 +194,39 @@ fn planned_training(training: &Training, chip: &'static Chip) -> anyhow::Result<
     Ok(Planned { plan, prediction, flops, tokens, more })
 }
 
+impl Arguments {
+    fn options(&self, chip: &'static Chip) -> PlanOptions {
+        let placement = if self.all_legal { Placement::Legal } else { Placement::Price };
+        PlanOptions { precision: PRECISION, chip: Some(chip), freeze: true, placement }
+    }
+}
+
 fn planned_program(arguments: &Arguments, chip: &'static Chip) -> Result<Planned, Failure> {
     let file = ProgramFile::read(&arguments.what)?;
-    let program = read(&file.text, &BlobFolder::new(file.folder())).map_err(|e| file.refused(&e))?;
+    let weights = BlobFolder::new(file.folder());
+    // As it is written, equal weights are one; else only types matter, and large files need not be read.
+    let read = arguments.as_is.then(|| read(&file.text, &weights).ok()).flatten();
+    let program = match read {
+        Some(program) => program,
+        None => check(&file.text, &weights).map_err(|e| file.refused(&e))?,
+    };
     let function = choose(&program, arguments.function.as_deref(), &file.path)?;
     let failed = |e: anyhow::Error| Failure::Failed(e.context(file.path.display().to_string()));
     let flops = program_ns(chip, function).flops;
     let (plan, prediction) = if arguments.as_is {
         as_is(function, chip).map_err(failed)?
     } else {
-        compiled(function, chip).map_err(failed)?
+        compiled(function, &arguments.options(chip), chip).map_err(failed)?
     };
     Ok(Planned { plan, prediction, flops, tokens: 0, more: json!({ "function": function.name() }) })
 }
 
-fn compiled(function: &Function, chip: &'static Chip) -> anyhow::Result<(Plan, Prediction)> {
-    let options = PlanOptions { precision: PRECISION, chip: Some(chip) };
-    let plan = plan_functions(std::slice::from_ref(function), &options)?;
+fn compiled(
+    function: &Function,
+    options: &PlanOptions,
+    chip: &'static Chip,
+) -> anyhow::Result<(Plan, Prediction)> {
+    let plan = plan_functions(std::slice::from_ref(function), options)?;
     let call = plan.call(function.name()).context("the plan has no call of the function")?;
     let prediction = plan.predict(call, chip);
     Ok((plan, prediction))
@@ -212,8 +244,40 @@ fn as_is(function: &Function, chip: &'static Chip) -> anyhow::Result<(Plan, Pred
         }
     }
     let call = plan.call(function.name()).context("the plan has no call of the function")?;
-    let prediction = plan.predict(call, chip);
+    let mut prediction = plan.predict(call, chip);
+    // A caller has plain arrays.
+    let staging = staging_ns(chip, function) * 1e-6;
+    prediction.transfer_ms += staging;
+    prediction.total_ms += staging;
     Ok((plan, prediction))
+}
+
+/// The engine's programs of a plan.
+fn engine_functions(plan: &Plan) -> impl Iterator<Item = &Function> {
+    let placed = plan.program.functions.iter().zip(&plan.places);
+    placed.filter(|(_, place)| **place == Place::Engine).map(|(f, _)| f)
+}
+
+/// What each op of the engine's programs takes, constants left out.
+fn op_list(plan: &Plan, chip: &Chip) -> Vec<Value> {
+    let mut list = Vec::new();
+    for f in engine_functions(plan) {
+        for (operation, price) in f.operations().iter().zip(op_prices(chip, f)) {
+            if matches!(operation.op, Op::Const(_)) {
+                continue;
+            }
+            list.push(json!({
+                "program": f.name(),
+                "path": f.value(operation.results[0]).path,
+                "op": operation.op.name(),
+                "ms": price.total_ns * 1e-6,
+                "compute_ms": price.compute_ns * 1e-6,
+                "weight_ms": price.weight_ns * 1e-6,
+                "activation_ms": price.activation_ns * 1e-6,
+            }));
+        }
+    }
+    list
 }
 
 /// Useful operations a second as a part of the engine's peak.
@@ -237,12 +301,18 @@ fn to_json(planned: &Planned, chip: &Chip) -> Value {
         "tokens": planned.tokens,
         "utilization": utilization(planned, chip),
         "predicted_mj": p.energy_mj,
-        "uncertainty": UNCERTAINTY,
+        "uncertainty": relative_half_width(chip),
+        "floor_ms": p.dispatches as f64 * *chip.rates.floor_us * 1e-3,
+        "compile_ms": engine_functions(&planned.plan).map(|f| compile_ns(chip, f)).sum::<f64>() * 1e-6,
+        "load_ms": engine_functions(&planned.plan).count() as f64 * load_ns(chip) * 1e-6,
         "hash": format!("{:016x}", planned.plan.hash()),
         "reasons": planned.plan.reasons,
     });
     if let (Value::Object(json), Value::Object(more)) = (&mut json, &planned.more) {
         json.extend(more.clone());
+        if planned.is_program() {
+            json.insert("ops".into(), op_list(&planned.plan, chip).into());
+        }
     }
     json
 }
@@ -255,7 +325,7 @@ fn to_text(planned: &Planned, chip: &Chip, explain: bool) -> String {
         "{}: {:.3} ms modelled (± {:.0} %), of which engine {:.3}, host {:.3}, transfer {:.3} beside each other",
         chip.name,
         p.total_ms,
-        UNCERTAINTY * 100.0,
+        relative_half_width(chip) * 100.0,
         p.engine_ms,
         p.host_ms,
         p.transfer_ms
@@ -298,6 +368,27 @@ fn to_text(planned: &Planned, chip: &Chip, explain: bool) -> String {
             ns * 1e-6
         );
     }
+    if planned.is_program() {
+        let _ = writeln!(
+            text,
+            "\n{:32} {:24} {:>9} {:>9} {:>9} {:>9}",
+            "op", "path", "ms", "products", "weights", "moves"
+        );
+        for op in op_list(plan, chip) {
+            let ms = |key: &str| op[key].as_f64().unwrap_or_default();
+            let name = |key: &str| op[key].as_str().unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "{:32} {:24} {:9.4} {:9.4} {:9.4} {:9.4}",
+                name("op"),
+                name("path"),
+                ms("ms"),
+                ms("compute_ms"),
+                ms("weight_ms"),
+                ms("activation_ms")
+            );
+        }
+    }
     if explain {
         let _ = writeln!(text);
         for reason in &plan.reasons {
@@ -316,7 +407,12 @@ mod tests {
     fn a_preset_is_planned_with_everything_the_contract_names() {
         let chip = Chip::named("m4").unwrap();
         let training = Training { accumulate: 2, ..of_model(known_preset("stories260k").unwrap()) };
-        let planned = planned_training(&training, chip).unwrap();
+        let planned = planned_training(
+            &training,
+            &PlanOptions { precision: PRECISION, chip: Some(chip), ..PlanOptions::default() },
+            chip,
+        )
+        .unwrap();
         let json = to_json(&planned, chip);
         for key in [
             "predicted_ms",

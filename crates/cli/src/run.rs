@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let in_program = |e: &dyn std::fmt::Display| Failure::input(format!("{}: {e}", file.path.display()));
     let plan = plan_functions(std::slice::from_ref(function), &chosen.environment.planning())
         .map_err(|e| in_program(&e))?;
+    chosen.report_unmodelled(&plan);
     check_memory(&plan, &chosen).map_err(|e| in_program(&e))?;
     let session = Session::new(plan, &chosen.environment.engines).map_err(|e| in_program(&e))?;
     let outputs = execute(&session, function, &inputs).map_err(|e| Failure::Failed(e.into()))?;

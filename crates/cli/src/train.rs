@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use arcane_compile::UNCERTAINTY;
+use arcane_chip::Chip;
+use arcane_chip::price::relative_half_width;
 use arcane_train::config::Config;
 use arcane_train::report::record_sample;
 use arcane_train::run::{Run, Start, Summary};
@@ -214,7 +215,7 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
                 "chip": arguments.device.chip,
                 "predicted_ms": p.total_ms,
                 "predicted_mj": p.energy_mj,
-                "uncertainty": UNCERTAINTY,
+                "uncertainty": uncertainty(arguments),
             })),
         });
         return writeln!(out, "{value}");
@@ -226,7 +227,7 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
             p.total_ms,
             p.energy_mj,
             arguments.device.chip,
-            UNCERTAINTY * 100.0
+            uncertainty(arguments) * 100.0
         );
     }
     let loss = loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
@@ -240,6 +241,11 @@ fn print_summary(arguments: &Arguments, folder: &Path, run: &Run, summary: &Summ
         None => String::new(),
     };
     writeln!(out, "{updates} updates{loss}{valid}, checkpoint {}{best}", summary.checkpoint.display())
+}
+
+/// The relative half-width of what is modelled for the chip of the flags, which is known to exist.
+fn uncertainty(arguments: &Arguments) -> f64 {
+    Chip::named(&arguments.device.chip).map_or(0.0, relative_half_width)
 }
 
 fn valid_text(loss: f64, bits_per_byte: Option<f64>) -> String {

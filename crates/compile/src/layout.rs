@@ -12,7 +12,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arcane_mil::{Builder, Function, Op, Operation, Role, Unary, ValueId};
@@ -49,8 +49,15 @@ const MAX_RANK: usize = 5;
 
 /// Rewrites the ops that `places` puts on the engine; values cross between engine and host through reshapes and transposes
 /// on the host.
-pub(crate) fn lay_out(function: &Function, places: &[Place]) -> Result<Placed, Unplaceable> {
-    let mut layer = Layer::new(function);
+///
+/// Products with a constant or a frozen weight become convolutions of one position with one position, whose weight is a
+/// constant, except those of `products`, by index.
+pub(crate) fn lay_out(
+    function: &Function,
+    places: &[Place],
+    products: &BTreeSet<usize>,
+) -> Result<Placed, Unplaceable> {
+    let mut layer = Layer::new(function, products);
     for p in function.parameters() {
         let new = layer.builder.parameter(&p.name, function.ty(p.value).clone(), p.role);
         layer.host.insert(p.value, new);
@@ -97,10 +104,14 @@ struct Layer<'a> {
     constants: HashMap<(ValueId, Vec<usize>, Vec<usize>), ValueId>,
     /// Old values that are weights or made of weights alone.
     weights: Vec<bool>,
+    /// Those that are made of frozen weights alone.
+    frozen: Vec<bool>,
+    /// Ops that stay products.
+    products: &'a BTreeSet<usize>,
 }
 
 impl<'a> Layer<'a> {
-    fn new(old: &'a Function) -> Self {
+    fn new(old: &'a Function, products: &'a BTreeSet<usize>) -> Self {
         Self {
             old,
             definitions: old.definitions(),
@@ -114,7 +125,9 @@ impl<'a> Layer<'a> {
             shaped: HashMap::new(),
             unshaped: HashMap::new(),
             constants: HashMap::new(),
-            weights: weights(old),
+            weights: made_of(old, |role| matches!(role, Role::Param | Role::Constant)),
+            frozen: made_of(old, |role| role == Role::Constant),
+            products,
         }
     }
 
@@ -487,12 +500,12 @@ fn permuted(t: &Tensor, atoms: &[usize], memory: &[usize], dims: &[usize]) -> Te
     Tensor::from_bytes(t.dtype(), dims, &bytes).expect("as many elements as before")
 }
 
-/// Which values are weights, or made of weights and constants alone.
-fn weights(function: &Function) -> Vec<bool> {
+/// Which values are parameters of some roles, or made of them and constants alone.
+fn made_of(function: &Function, roles: impl Fn(Role) -> bool) -> Vec<bool> {
     let mut weights = vec![false; function.values().len()];
     let mut constants = vec![false; function.values().len()];
     for p in function.parameters() {
-        weights[p.value.index()] = p.role == Role::Param;
+        weights[p.value.index()] = roles(p.role);
     }
     for operation in function.operations() {
         let operands = operation.op.operands();
@@ -508,18 +521,18 @@ fn weights(function: &Function) -> Vec<bool> {
 
 /// Which values are weights, or made of weights and constants alone.
 pub(crate) fn made_of_weights(function: &Function) -> Vec<bool> {
-    weights(function)
+    made_of(function, |role| matches!(role, Role::Param | Role::Constant))
 }
 
-/// Where each op runs, by its kind and types: engines compute fp16 and nothing else, and have no arrays without elements.
-/// `refused` ops run on the host.
-pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> Vec<Place> {
+/// Where each op runs, by its kind and types: engines compute fp16 and nothing else, and have no arrays without elements. Ops
+/// that are `hosted` run on the host.
+pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec<Place> {
     let half = |v: &ValueId| {
         let ty = function.ty(*v);
         ty.dtype == DType::F16 && !ty.shape.contains(&0)
     };
     let definitions = function.definitions();
-    let weights = weights(function);
+    let weights = made_of_weights(function);
     let mut places: Vec<Place> = Vec::with_capacity(function.operations().len());
     for (i, operation) in function.operations().iter().enumerate() {
         let operands = operation.op.operands();
@@ -528,7 +541,7 @@ pub(crate) fn places(function: &Function, refused: &HashMap<usize, String>) -> V
         let on_engine = |v: &ValueId| definitions[v.index()].is_some_and(|d| places[d] == Place::Engine);
         let engine = all_half
             && !is_weight
-            && !refused.contains_key(&i)
+            && !hosted(i)
             && match &operation.op {
                 Op::Unary { .. }
                 | Op::Binary { .. }

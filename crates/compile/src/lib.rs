@@ -9,6 +9,7 @@ mod canonical;
 mod layout;
 mod legalise;
 mod partition;
+mod placement;
 mod plan;
 mod precision;
 mod predict;
@@ -17,12 +18,13 @@ mod simplify;
 pub use legalise::{
     ENGINE_PASSES, EnginePass, chunk_heads, decompose_attention, legalise, pad_contractions, scale_norms,
 };
+pub use placement::Placement;
 pub use plan::{
     BufferKind, Call, FORMAT_VERSION, PREPARE, Place, Plan, PlanBuffer, PlanError, PlanFilesError,
     PlanOptions, PortBinding, Step, TrainingProgram, Work, plan, plan_functions,
 };
 pub use precision::{Compute, ENGINE_TABLE, FP16_TABLE, OpClass, Precision, mixed};
-pub use predict::{Prediction, UNCERTAINTY};
+pub use predict::Prediction;
 pub use simplify::{PASSES, Pass, common_subexpressions, fold_identities, scatter_into, simplify};
 
 #[cfg(test)]

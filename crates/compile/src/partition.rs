@@ -36,12 +36,17 @@ pub(crate) struct Limits {
     pub(crate) opset: Opset,
     /// How many inputs and outputs one may have.
     pub(crate) max_ports: usize,
+    /// How many ops one with constant weights may have, how many products among them, and how many bytes of weights.
+    pub(crate) max_operations: usize,
+    pub(crate) max_products: usize,
+    pub(crate) max_weight_bytes: usize,
 }
 
 /// Cuts a placed function.
 ///
 /// Ops that can run without a change of place in between form a stage. A stage of the engine is cut where its ops repeat, at
-/// the boundary that the fewest bytes cross: then the repetitions, the layers of a model, can share a program. The host's
+/// the boundary that the fewest bytes cross: then the repetitions, the layers of a model, can share a program. Those with
+/// weights of their own as constants cannot: as many of them as the limits allow are one program. The host's
 /// ops are grouped by the last program of the engine that they wait for, so that they run beside the next one.
 pub(crate) fn partition(placed: &Placed, limits: Limits) -> Partitioned {
     let graph = Graph::new(placed);
@@ -49,7 +54,7 @@ pub(crate) fn partition(placed: &Placed, limits: Limits) -> Partitioned {
     let mut chunks: Vec<Vec<usize>> = Vec::new();
     let mut cuts = Vec::new();
     for ops in stages.engine() {
-        let found = cuts::chunks(&graph, &ops, limits.max_ports);
+        let found = cuts::chunks(&graph, &ops, limits);
         cuts.push(found.why);
         chunks.extend(found.chunks);
     }
@@ -164,6 +169,14 @@ impl<'a> Graph<'a> {
                 self.base(self.function.operations()[i].op.operands()[0])
             }
             _ => v,
+        }
+    }
+
+    /// The weight that has to be a constant when the program of an op is compiled.
+    fn constant_of(&self, op: usize) -> Option<ValueId> {
+        match &self.function.operations()[op].op {
+            Op::Convolution(c) => Some(c.weight),
+            _ => None,
         }
     }
 

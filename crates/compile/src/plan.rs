@@ -4,9 +4,10 @@ mod build;
 mod files;
 mod schedule;
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Formatter, Result as Formatted};
 
-use arcane_mil::{Function, Program, TensorType};
+use arcane_mil::{Function, Program, Role, TensorType};
 
 pub use build::{PlanError, PlanOptions, TrainingProgram, plan, plan_functions};
 pub use files::PlanFilesError;
@@ -14,7 +15,7 @@ pub use files::PlanFilesError;
 use crate::canonical;
 
 /// The version of the form of [`Plan`].
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Where an op or a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -255,9 +256,39 @@ impl Plan {
         self.places.get(index).copied()
     }
 
-    /// How many programs of the engine are loaded at once.
+    /// How many programs of the engine are loaded at once. A function with constants is a program for each list of buffers that
+    /// those come from.
     pub fn engine_programs(&self) -> usize {
-        self.places.iter().filter(|p| **p == Place::Engine).count()
+        let programs = self
+            .calls
+            .iter()
+            .flat_map(Call::runs)
+            .filter(|(function, _)| self.place(function) == Some(Place::Engine));
+        let keyed: BTreeSet<(&str, Vec<usize>)> =
+            programs.map(|(function, ports)| (function, self.constants(function, ports))).collect();
+        keyed.len()
+    }
+
+    /// The buffers that the constants of a call's programs come from.
+    pub fn constants_of(&self, call: &Call) -> Vec<usize> {
+        call.runs().flat_map(|(function, ports)| self.constants(function, ports)).collect()
+    }
+
+    /// Bytes of the constants of all programs.
+    pub fn constant_bytes(&self) -> usize {
+        let programs: BTreeSet<(&str, Vec<usize>)> = self
+            .calls
+            .iter()
+            .flat_map(Call::runs)
+            .map(|(function, ports)| (function, self.constants(function, ports)))
+            .collect();
+        programs.iter().flat_map(|(_, buffers)| buffers).map(|&b| self.buffers[b].ty.bytes()).sum()
+    }
+
+    fn constants(&self, function: &str, ports: &[PortBinding]) -> Vec<usize> {
+        let Some(f) = self.program.function(function) else { return Vec::new() };
+        let constant = |p: &&PortBinding| f.parameter(&p.port).is_some_and(|p| p.role == Role::Constant);
+        ports.iter().filter(constant).map(|p| p.buffer).collect()
     }
 
     fn buffer_name(&self, index: usize) -> &str {

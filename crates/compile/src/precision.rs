@@ -238,7 +238,7 @@ impl Mixer<'_> {
     fn parameter(&mut self, p: &Parameter, overwritten: bool) {
         let mut ty: TensorType = self.old.ty(p.value).clone();
         let is_half = match p.role {
-            Role::Param => ty.shape.len() >= self.param_rank && !overwritten,
+            Role::Param | Role::Constant => ty.shape.len() >= self.param_rank && !overwritten,
             Role::State => true,
             Role::Master | Role::Moment | Role::Accumulator | Role::Batch | Role::Scalar => false,
         };

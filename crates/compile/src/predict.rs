@@ -5,12 +5,6 @@ use arcane_chip::price::{energy_mj, host_ns, program_ns};
 
 use crate::plan::{Call, PREPARE, Place, Plan, Work};
 
-/// Relative half-width of the interval that holds a measured time with 68 % probability.
-///
-/// Whole programs are priced within a factor of two at best (see [`arcane_chip::price`]); until predictions have been compared
-/// with measurements of whole plans, that is what is claimed.
-pub const UNCERTAINTY: f64 = 0.5;
-
 /// A modelled call, or several. Times are in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Prediction {
@@ -71,8 +65,8 @@ impl Plan {
         for step in &call.steps {
             let ns = match &step.work {
                 Work::Copy { from, .. } => {
-                    // Read once, written once.
-                    2.0 * self.buffers[*from].ty.bytes() as f64 / *chip.rates.host_gb_s
+                    // Row by row, which is much slower than a flat copy.
+                    self.buffers[*from].ty.bytes() as f64 / *chip.rates.staging_gb_s
                 }
                 Work::Run { place, function, .. } => {
                     let f = self.program.function(function);

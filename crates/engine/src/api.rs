@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcane_chip::arithmetic::Tables;
 use arcane_mil::{Program, TensorType};
 use arcane_tensor::{Tensor, TensorError};
 
@@ -135,6 +136,19 @@ pub enum Recovery {
 
 fn hexadecimal(status: Option<u32>) -> String {
     status.map_or(String::new(), |s| format!(", status {s:#x}"))
+}
+
+/// In which arithmetic an engine computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// As the types say: fp16 results are rounded once, ties to even.
+    #[default]
+    Declared,
+    /// fp16 values are fp32 ones inside of a function.
+    Fp32,
+    /// fp16 ops as the Neural Engine computes them ([`arcane_chip::arithmetic`]), with its tables. Ops without a model are
+    /// rounded once, ties away from zero.
+    Chip(Tables),
 }
 
 /// What an engine is.

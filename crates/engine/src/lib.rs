@@ -12,7 +12,7 @@ mod software;
 
 pub use api::{
     Binding, Buffer, Description, DeviceError, DeviceStage, Direction, Engine, EngineError, LoadOptions,
-    Loaded, Port, Recovery, Report, Ticket,
+    Loaded, Numerics, Port, Recovery, Report, Ticket,
 };
 pub use simulated::{Counters, Faults, SimulatedEngine};
 pub use software::SoftwareEngine;

@@ -18,7 +18,8 @@ use arcane_mil::{BlobFile, Program, TensorType};
 pub use self::faults::Faults;
 use self::program::SimulatedProgram;
 use crate::api::{
-    Buffer, Description, DeviceError, DeviceStage, Engine, EngineError, LoadOptions, Loaded, Recovery,
+    Buffer, Description, DeviceError, DeviceStage, Engine, EngineError, LoadOptions, Loaded, Numerics,
+    Recovery,
 };
 use crate::software::SoftwareEngine;
 
@@ -84,8 +85,22 @@ impl SimulatedEngine {
     /// # Errors
     /// [`EngineError::Threads`].
     pub fn with_faults(chip: &'static Chip, threads: usize, faults: Faults) -> Result<Self, EngineError> {
+        Self::with_numerics(chip, threads, faults, Numerics::default())
+    }
+
+    /// The same, computing in an arithmetic.
+    ///
+    /// # Errors
+    /// [`EngineError::Threads`].
+    pub fn with_numerics(
+        chip: &'static Chip,
+        threads: usize,
+        faults: Faults,
+        numerics: Numerics,
+    ) -> Result<Self, EngineError> {
         let state = Mutex::new(State { counters: Counters::default(), faults });
-        Ok(Self { device: Arc::new(Device { chip, state }), software: SoftwareEngine::new(threads)? })
+        let software = SoftwareEngine::with_numerics(threads, numerics)?;
+        Ok(Self { device: Arc::new(Device { chip, state }), software })
     }
 
     /// What it has done so far.

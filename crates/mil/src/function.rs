@@ -69,6 +69,8 @@ pub struct ValueInfo {
 pub enum Role {
     /// A trainable weight in the type that the engine computes with.
     Param,
+    /// A constant whose elements are not part of the program yet: it is one when the program is compiled.
+    Constant,
     /// The fp32 weight that the optimiser updates.
     Master,
     /// A moment of the optimiser.

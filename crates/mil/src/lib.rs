@@ -36,5 +36,5 @@ pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode};
 pub use print::{Emitted, PrintError, Unspellable, identifiers, print};
 pub use read::{BlobFolder, NoWeights, ReadError, WeightSource, check, read};
 pub use regions::{HeadGradient, Recognised, Region, ScoreMask, number_of, regions};
-pub use rewrite::{Rewriter, remove_dead_code};
+pub use rewrite::{Rewriter, remove_dead_code, with_constants};
 pub use verify::{Strictness, VerifyError, verify};

@@ -1,6 +1,10 @@
 //! Copying a function op by op into a new one: the frame of every MIL-to-MIL pass.
 
-use crate::{Builder, Function, Op, Operation, ValueId};
+use std::sync::Arc;
+
+use arcane_tensor::Tensor;
+
+use crate::{Builder, Function, Op, Operation, Parameter, Role, TensorType, ValueId};
 
 /// Maps the values of an old function to those of the one being built.
 pub struct Rewriter<'a> {
@@ -73,6 +77,33 @@ impl<'a> Rewriter<'a> {
         }
         self.builder.finish()
     }
+}
+
+/// The function with parameters of the role [`Role::Constant`] as the constants that `tensor` gives for their names; those
+/// that it gives none for stay.
+///
+/// # Panics
+/// If a tensor has another type than its parameter.
+#[must_use]
+pub fn with_constants(function: &Function, tensor: impl Fn(&str) -> Option<Arc<Tensor>>) -> Function {
+    let mut rewriter = Rewriter::new(function);
+    // Parameters are values before all others.
+    let given = |p: &Parameter| if p.role == Role::Constant { tensor(&p.name) } else { None };
+    for p in function.parameters().iter().filter(|p| given(p).is_none()) {
+        let new = rewriter.builder.parameter(&p.name, function.ty(p.value).clone(), p.role);
+        rewriter.set(p.value, new);
+    }
+    for (p, tensor) in function.parameters().iter().filter_map(|p| given(p).map(|t| (p, t))) {
+        let found = TensorType::new(tensor.dtype(), tensor.shape());
+        assert_eq!(found, *function.ty(p.value), "the type of constant `{}`", p.name);
+        let path = &function.value(p.value).path;
+        let new = rewriter.builder.push_at(path, Op::Const(tensor)).expect("constants are well-typed");
+        rewriter.set(p.value, new[0]);
+    }
+    for operation in function.operations() {
+        rewriter.copy(operation);
+    }
+    rewriter.finish()
 }
 
 /// The function without the ops that no output needs. Parameters stay.

@@ -1,12 +1,14 @@
 //! The calls of a plan, prepared and run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use arcane_compile::{Place, Plan, PortBinding, Work};
-use arcane_engine::{Binding, Buffer, EngineError, Loaded, Recovery};
+use arcane_compile::{Place, Plan, Work};
+use arcane_engine::{Buffer, EngineError, Recovery};
+use arcane_mil::Role;
 
+use crate::programs::{Programs, Recipe, Run, recovery};
 use crate::{Engines, SessionError, SessionOptions};
 
 /// How often something was tried again and went well.
@@ -29,9 +31,9 @@ pub(crate) struct Calls {
 struct Shared {
     calls: Vec<PreparedCall>,
     options: SessionOptions,
+    programs: Programs,
     state: Mutex<State>,
     changed: Condvar,
-    loads: AtomicU64,
     steps: AtomicU64,
 }
 
@@ -59,37 +61,43 @@ struct PreparedStep {
 }
 
 enum PreparedWork {
-    Run { loaded: Arc<dyn Loaded>, binding: Binding },
-    Copy { from: Buffer, to: Buffer },
+    /// A program; it is not loaded while its constants are to come.
+    Run {
+        recipe: Recipe,
+        run: RwLock<Option<Run>>,
+    },
+    Copy {
+        from: Buffer,
+        to: Buffer,
+    },
 }
 
 impl Calls {
-    /// Loads every function once and prepares every step; gives the bytes that the engines hold, too.
+    /// Loads every function without constants once and prepares every step.
     pub(crate) fn new(
         plan: &Plan,
         buffers: &[Buffer],
         engines: &Engines,
         options: SessionOptions,
-    ) -> Result<(Self, usize), SessionError> {
-        let mut loader = Loader { plan, engines, options, loaded: Vec::new(), repeated: 0 };
+    ) -> Result<Self, SessionError> {
+        let programs = Programs::new(engines, plan.program.clone(), options);
         let mut calls = Vec::with_capacity(plan.calls.len());
         for call in &plan.calls {
             let mut steps = Vec::with_capacity(call.steps.len());
             for step in &call.steps {
-                let work = loader.prepare(&step.work, &call.name, buffers)?;
+                let work = prepared(&programs, &step.work, &call.name, buffers)?;
                 steps.push(PreparedStep { place: step.place(), work, after: step.after.clone() });
             }
             let uses_accelerator = steps.iter().any(|s| s.place == Place::Engine);
             calls.push(PreparedCall { steps, uses_accelerator });
         }
-        let scratch = loader.loaded.iter().map(|(_, l)| l.scratch_bytes()).sum();
         let needs_thread = calls.iter().any(|c| c.uses_accelerator);
         let shared = Arc::new(Shared {
             calls,
             options,
+            programs,
             state: Mutex::default(),
             changed: Condvar::new(),
-            loads: AtomicU64::new(loader.repeated),
             steps: AtomicU64::new(0),
         });
         let accelerator = needs_thread
@@ -99,7 +107,35 @@ impl Calls {
             })
             .transpose()
             .map_err(|e| SessionError::Plan(format!("no thread could be started: {e}")))?;
-        Ok((Self { shared, running: Mutex::new(()), accelerator }, scratch))
+        Ok(Self { shared, running: Mutex::new(()), accelerator })
+    }
+
+    /// What engines hold beside buffers.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        self.shared.programs.bytes()
+    }
+
+    /// Forgets all programs with constants: what those are made of has changed.
+    pub(crate) fn forget_constants(&self) {
+        let _alone = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (recipe, run) in self.shared.calls.iter().flat_map(PreparedCall::programs) {
+            if !recipe.constants.is_empty() {
+                *run.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+        self.shared.programs.forget_constants();
+    }
+
+    /// Loads the programs of a call that are not loaded.
+    pub(crate) fn complete(&self, call: usize) -> Result<(), SessionError> {
+        let _alone = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (recipe, run) in self.shared.calls[call].programs() {
+            let mut run = run.write().unwrap_or_else(PoisonError::into_inner);
+            if run.is_none() {
+                *run = Some(self.shared.programs.run(recipe)?);
+            }
+        }
+        Ok(())
     }
 
     /// Runs a call to its end.
@@ -124,10 +160,7 @@ impl Calls {
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
-        Recovered {
-            loads: self.shared.loads.load(Ordering::Relaxed),
-            steps: self.shared.steps.load(Ordering::Relaxed),
-        }
+        Recovered { loads: self.shared.programs.repeated(), steps: self.shared.steps.load(Ordering::Relaxed) }
     }
 }
 
@@ -202,111 +235,110 @@ impl Shared {
     }
 
     fn run_step(&self, step: &PreparedStep) -> Result<(), EngineError> {
-        let (loaded, binding) = match &step.work {
+        let (recipe, run) = match &step.work {
             PreparedWork::Copy { from, to } => return from.copy_to(to),
-            PreparedWork::Run { loaded, binding } => (loaded, binding),
+            PreparedWork::Run { recipe, run } => (recipe, run),
         };
         let mut tried = 0;
         loop {
-            let report = loaded.submit(binding).and_then(|ticket| loaded.wait(ticket, self.options.deadline));
-            match report {
-                Ok(_) => {
-                    self.steps.fetch_add(u64::from(tried > 0), Ordering::Relaxed);
-                    return Ok(());
+            let error = {
+                let held = run.read().unwrap_or_else(PoisonError::into_inner);
+                match held.as_ref().map(|Run { loaded, binding }| {
+                    loaded.submit(binding).and_then(|ticket| loaded.wait(ticket, self.options.deadline))
+                }) {
+                    Some(Ok(_)) => {
+                        self.steps.fetch_add(u64::from(tried > 0), Ordering::Relaxed);
+                        return Ok(());
+                    }
+                    Some(Err(e)) => Some(e),
+                    None => None,
                 }
-                Err(e) if tried < self.options.retries && may_pass(&e) => {
-                    tried += 1;
-                    std::thread::sleep(self.options.back_off);
-                }
-                Err(e) => return Err(e),
+            };
+            let Some(error) = error else {
+                // Another step has found that the engine had lost it.
+                let again = self.programs.run(recipe).map_err(of_engine)?;
+                *run.write().unwrap_or_else(PoisonError::into_inner) = Some(again);
+                continue;
+            };
+            if tried == self.options.retries {
+                return Err(error);
+            }
+            tried += 1;
+            match recovery(&error) {
+                Recovery::None => return Err(error),
+                Recovery::Retry => std::thread::sleep(self.options.back_off),
+                Recovery::Reload => self.let_go(recipe),
+            }
+        }
+    }
+
+    /// Lets all steps of a program that the engine has lost go of it; the next to run loads it.
+    fn let_go(&self, recipe: &Recipe) {
+        self.programs.lost(recipe);
+        for (other, run) in self.calls.iter().flat_map(PreparedCall::programs) {
+            if other.is_of_one_program(recipe) {
+                *run.write().unwrap_or_else(PoisonError::into_inner) = None;
             }
         }
     }
 }
 
-/// Whether the same may go well a little later.
-fn may_pass(error: &EngineError) -> bool {
-    matches!(error, EngineError::Device(e) if e.recovery == Recovery::Retry)
-}
-
-struct Loader<'a> {
-    plan: &'a Plan,
-    engines: &'a Engines,
-    options: SessionOptions,
-    loaded: Vec<(&'a str, Arc<dyn Loaded>)>,
-    repeated: u64,
-}
-
-impl<'a> Loader<'a> {
-    fn prepare(
-        &mut self,
-        work: &'a Work,
-        call: &str,
-        buffers: &[Buffer],
-    ) -> Result<PreparedWork, SessionError> {
-        let buffer = |index: usize, what: &dyn Fn() -> String| {
-            buffers.get(index).ok_or_else(|| {
-                SessionError::Plan(format!("{} is on buffer {index}, there are {}", what(), buffers.len()))
-            })
-        };
-        match work {
-            Work::Copy { from, to } => {
-                let what = || format!("a copy of call `{call}`");
-                let (from, to) = (buffer(*from, &what)?.clone(), buffer(*to, &what)?.clone());
-                Ok(PreparedWork::Copy { from, to })
-            }
-            Work::Run { place, function, ports } => {
-                let loaded = self.load(*place, function)?;
-                let mut bound = Vec::with_capacity(ports.len());
-                for p in ports {
-                    let what = || format!("port `{}` of call `{call}`", p.port);
-                    bound.push((p.port.as_str(), self.view(&loaded, p, buffer(p.buffer, &what)?, call)?));
-                }
-                let bound: Vec<(&str, &Buffer)> = bound.iter().map(|(port, b)| (*port, b)).collect();
-                let binding = loaded.bind(&bound);
-                let binding = binding.map_err(|source| SessionError::Bind { call: call.into(), source })?;
-                Ok(PreparedWork::Run { loaded, binding })
-            }
-        }
+/// The engine's part of an error of loading and binding.
+fn of_engine(error: SessionError) -> EngineError {
+    match error {
+        SessionError::Load { source, .. } | SessionError::Bind { source, .. } => source,
+        other => unreachable!("a program is loaded and bound: {other}"),
     }
+}
 
-    /// A buffer in the shape of the port that it is bound to.
-    fn view(
-        &self,
-        loaded: &Arc<dyn Loaded>,
-        port: &PortBinding,
-        buffer: &Buffer,
-        call: &str,
-    ) -> Result<Buffer, SessionError> {
-        let Some(found) = loaded.ports().iter().find(|p| p.name == port.port) else {
-            return Ok(buffer.clone());
-        };
-        buffer.view(&found.ty).map_err(|source| {
-            let why = format!("buffer `{}`: {source}", self.plan.buffers[port.buffer].name);
-            let source = EngineError::Port { port: port.port.clone(), why };
-            SessionError::Bind { call: call.into(), source }
+impl PreparedCall {
+    /// The steps that run a program.
+    fn programs(&self) -> impl Iterator<Item = (&Recipe, &RwLock<Option<Run>>)> {
+        self.steps.iter().filter_map(|s| match &s.work {
+            PreparedWork::Run { recipe, run } => Some((recipe, run)),
+            PreparedWork::Copy { .. } => None,
         })
     }
+}
 
-    /// A function, loaded once.
-    fn load(&mut self, place: Place, function: &'a str) -> Result<Arc<dyn Loaded>, SessionError> {
-        if let Some((_, loaded)) = self.loaded.iter().find(|(name, _)| *name == function) {
-            return Ok(Arc::clone(loaded));
+/// A step on the session's buffers, with its program where that has no constants.
+fn prepared(
+    programs: &Programs,
+    work: &Work,
+    call: &str,
+    buffers: &[Buffer],
+) -> Result<PreparedWork, SessionError> {
+    let buffer = |index: usize, what: &dyn Fn() -> String| {
+        buffers.get(index).cloned().ok_or_else(|| {
+            SessionError::Plan(format!("{} is on buffer {index}, there are {}", what(), buffers.len()))
+        })
+    };
+    let (place, function, ports) = match work {
+        Work::Copy { from, to } => {
+            let what = || format!("a copy of call `{call}`");
+            return Ok(PreparedWork::Copy { from: buffer(*from, &what)?, to: buffer(*to, &what)? });
         }
-        let engine = self.engines.of(place)?;
-        let mut tried = 0;
-        let loaded = loop {
-            match engine.load(&self.plan.program, function, self.options.load) {
-                Ok(loaded) => break loaded,
-                Err(e) if tried < self.options.retries && may_pass(&e) => {
-                    tried += 1;
-                    std::thread::sleep(self.options.back_off);
-                }
-                Err(source) => return Err(SessionError::Load { function: function.into(), source }),
-            }
-        };
-        self.repeated += u64::from(tried > 0);
-        self.loaded.push((function, Arc::clone(&loaded)));
-        Ok(loaded)
+        Work::Run { place, function, ports } => (*place, function, ports),
+    };
+    let is_constant = |port: &str| {
+        let function = programs.function(function);
+        function.and_then(|f| f.parameter(port)).is_some_and(|p| p.role == Role::Constant)
+    };
+    let mut recipe = Recipe {
+        place,
+        function: function.clone(),
+        call: call.into(),
+        ports: Vec::with_capacity(ports.len()),
+        constants: Vec::new(),
+    };
+    for p in ports {
+        let bound = buffer(p.buffer, &|| format!("port `{}` of call `{call}`", p.port))?;
+        if is_constant(&p.port) {
+            recipe.constants.push((p.port.clone(), p.buffer, bound));
+        } else {
+            recipe.ports.push((p.port.clone(), bound));
+        }
     }
+    let run = if recipe.constants.is_empty() { Some(programs.run(&recipe)?) } else { None };
+    Ok(PreparedWork::Run { recipe, run: RwLock::new(run) })
 }

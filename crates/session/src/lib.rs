@@ -8,6 +8,7 @@
 
 mod calls;
 mod error;
+mod programs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl Engines {
     }
 
     /// The engine of a place.
-    fn of(&self, place: Place) -> Result<&Arc<dyn Engine>, SessionError> {
+    pub(crate) fn of(&self, place: Place) -> Result<&Arc<dyn Engine>, SessionError> {
         match place {
             Place::Host => Ok(&self.host),
             Place::Engine => self
@@ -59,6 +60,7 @@ impl Engines {
             let load = |source| SessionError::Load { function: f.name().into(), source };
             bytes = bytes.saturating_add(held.map_err(load)? as u64);
         }
+        bytes = bytes.saturating_add(plan.constant_bytes() as u64);
         Ok(bytes)
     }
 }
@@ -99,7 +101,8 @@ pub struct Session {
     buffers: Vec<Buffer>,
     calls: Calls,
     by_name: HashMap<String, usize>,
-    scratch_bytes: usize,
+    /// Which calls have programs whose constants have changed since they were loaded.
+    outdated: Vec<AtomicBool>,
     /// The call that computes what is made of weights alone, and whether the weights have changed since.
     prepare: Option<usize>,
     stale: AtomicBool,
@@ -142,21 +145,14 @@ impl Session {
             let buffer = engines.of(b.place)?.buffer(&b.ty);
             buffers.push(buffer.map_err(|source| SessionError::Buffer { buffer: b.name.clone(), source })?);
         }
-        let (calls, scratch_bytes) = Calls::new(&plan, &buffers, engines, options)?;
+        let calls = Calls::new(&plan, &buffers, engines, options)?;
         let prepare = plan.calls.iter().position(|c| c.name == PREPARE);
         let (prepared_from, changes_weights) = prepared_from(&plan, prepare);
-        let stale = AtomicBool::new(prepare.is_some());
-        Ok(Self {
-            plan,
-            buffers,
-            calls,
-            by_name,
-            scratch_bytes,
-            prepare,
-            stale,
-            prepared_from,
-            changes_weights,
-        })
+        let outdated: Vec<AtomicBool> =
+            plan.calls.iter().map(|c| AtomicBool::new(!plan.constants_of(c).is_empty())).collect();
+        let has_constants = outdated.iter().any(|o| o.load(Ordering::Relaxed));
+        let stale = AtomicBool::new(prepare.is_some() || has_constants);
+        Ok(Self { plan, buffers, calls, by_name, outdated, prepare, stale, prepared_from, changes_weights })
     }
 
     /// The plan.
@@ -166,7 +162,7 @@ impl Session {
 
     /// Bytes of all buffers and of what the engines hold for intermediate values.
     pub fn memory_bytes(&self) -> usize {
-        self.plan.memory_bytes() + self.scratch_bytes
+        self.plan.memory_bytes() + self.calls.scratch_bytes()
     }
 
     /// How often steps and loads were tried again.
@@ -183,20 +179,42 @@ impl Session {
         found.map(CallId).ok_or_else(|| SessionError::NoCall(name.into()))
     }
 
-    /// Runs the steps of a call, and before them those of `prepare` if weights have changed.
+    /// Runs the steps of a call. If weights have changed, those of `prepare` run before them, and programs that have weights as
+    /// constants are loaded.
     ///
     /// # Errors
-    /// [`SessionError::Call`] with the call's name. Buffers that the call writes then hold nothing of use.
+    /// [`SessionError::Call`] with the call's name; buffers that the call writes then hold nothing of use.
+    /// [`SessionError::Load`] if an engine refuses a program.
     pub fn run(&self, call: CallId) -> Result<(), SessionError> {
-        if let Some(prepare) = self.prepare.filter(|&p| p != call.0)
-            && self.stale.swap(false, Ordering::Relaxed)
-        {
-            self.run_call(prepare).inspect_err(|_| self.stale.store(true, Ordering::Relaxed))?;
+        if self.prepare != Some(call.0) && self.stale.swap(false, Ordering::Relaxed) {
+            self.renew().inspect_err(|_| self.stale.store(true, Ordering::Relaxed))?;
+        }
+        let outdated = &self.outdated[call.0];
+        if outdated.load(Ordering::Relaxed) {
+            self.calls.complete(call.0)?;
+            outdated.store(false, Ordering::Relaxed);
         }
         if self.changes_weights[call.0] {
             self.stale.store(true, Ordering::Relaxed);
         }
         self.run_call(call.0)
+    }
+
+    /// Computes what is made of weights anew, and lets go of programs that have old weights.
+    fn renew(&self) -> Result<(), SessionError> {
+        if let Some(prepare) = self.prepare {
+            self.run_call(prepare)?;
+        }
+        let calls = self.plan.calls.iter().zip(&self.outdated);
+        let with_constants: Vec<&AtomicBool> =
+            calls.filter(|(c, _)| !self.plan.constants_of(c).is_empty()).map(|(_, o)| o).collect();
+        if !with_constants.is_empty() {
+            self.calls.forget_constants();
+            for outdated in with_constants {
+                outdated.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     fn run_call(&self, call: usize) -> Result<(), SessionError> {
@@ -352,11 +370,11 @@ fn index_by_name(plan: &Plan) -> Result<HashMap<String, usize>, SessionError> {
     Ok(by_name)
 }
 
-/// Which buffers the call `prepare` reads, and which calls write one of them.
+/// Which buffers hold what something is made of that outlives a call, prepared values and constants of programs, and which calls
+/// write one of them.
 fn prepared_from(plan: &Plan, prepare: Option<usize>) -> (Vec<bool>, Vec<bool>) {
     let mut reads = vec![false; plan.buffers.len()];
-    let Some(prepare) = prepare else { return (reads, vec![false; plan.calls.len()]) };
-    for step in &plan.calls[prepare].steps {
+    for step in prepare.iter().flat_map(|&p| &plan.calls[p].steps) {
         match &step.work {
             Work::Copy { from, .. } => reads[*from] = true,
             Work::Run { function, ports, .. } => {
@@ -365,8 +383,11 @@ fn prepared_from(plan: &Plan, prepare: Option<usize>) -> (Vec<bool>, Vec<bool>) 
             }
         }
     }
+    for constant in plan.calls.iter().flat_map(|c| plan.constants_of(c)) {
+        reads[constant] = true;
+    }
     let writes = |(i, c): (usize, &arcane_compile::Call)| {
-        i != prepare
+        Some(i) != prepare
             && c.runs().any(|(function, ports)| {
                 let inputs = plan.program.function(function).map_or(0, |f| f.parameters().len());
                 ports.iter().skip(inputs).any(|p| reads[p.buffer])

@@ -90,7 +90,7 @@ fn planned(precision: Precision) -> Plan {
         update: update(),
         evaluate: Some(evaluate.finish()),
     };
-    plan(&training, &PlanOptions { precision, chip: None }).unwrap()
+    plan(&training, &PlanOptions { precision, chip: None, ..PlanOptions::default() }).unwrap()
 }
 
 fn engines() -> Engines {

@@ -8,7 +8,7 @@ use arcane_chip::Chip;
 use arcane_compile::{Place, Plan, PlanOptions, Precision, Work, plan_functions};
 use arcane_engine::{Counters, DeviceError, EngineError, Faults, SimulatedEngine, SoftwareEngine};
 use arcane_grad::gradients;
-use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId};
+use arcane_mil::{Builder, Function, Opset, Role, TensorType, Unary, ValueId};
 use arcane_models::{LlamaConfig, declare_parameters, initialize_parameter, loss, parameters, preset};
 use arcane_session::{Engines, Session, SessionError};
 use arcane_tensor::{DType, Tensor};
@@ -44,7 +44,8 @@ fn forward_backward(config: &LlamaConfig) -> Function {
 fn planned(chip: Option<&str>) -> Plan {
     let chip = chip.map(|name| Chip::named(name).unwrap());
     let precision = if chip.is_some() { Precision::Engine } else { Precision::Fp32 };
-    plan_functions(&[forward_backward(&model())], &PlanOptions { precision, chip }).unwrap()
+    plan_functions(&[forward_backward(&model())], &PlanOptions { precision, chip, ..PlanOptions::default() })
+        .unwrap()
 }
 
 fn simulated(chip: &str, faults: Faults) -> (Arc<SimulatedEngine>, Engines) {
@@ -207,6 +208,114 @@ fn weights_that_change_reach_the_engine() {
     assert_ne!(run(&session), before);
     session.set(gain, &ones).unwrap();
     assert_eq!(run(&session), before);
+}
+
+const LAYERS: usize = 4;
+
+/// Residual layers of two products each, with enough positions for the time of a product to be that of its arithmetic.
+fn perceptron(freeze: bool) -> Plan {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let x = f.parameter("x", TensorType::new(DType::F32, &[1, 256, 256]), Role::Batch);
+    let entry = f.parameter("entry", TensorType::new(DType::F32, &[256, 256]), Role::Param);
+    let mut h = f.linear(x, entry, None).unwrap();
+    for layer in 0..LAYERS {
+        let mut weight = |name: &str, shape: &[usize]| {
+            f.parameter(&format!("{layer}.{name}"), TensorType::new(DType::F32, shape), Role::Param)
+        };
+        // One lies as `linear` wants it, the other as `matmul` does.
+        let (up, down) = (weight("up", &[512, 256]), weight("down", &[512, 256]));
+        let inner = f.linear(h, up, None).unwrap();
+        let inner = f.unary(Unary::Silu, inner).unwrap();
+        let delta = f.matmul(inner, down, false, false).unwrap();
+        h = f.add(h, delta).unwrap();
+    }
+    f.output("y", h);
+    let chip = Some(Chip::named("m1").unwrap());
+    plan_functions(
+        &[f.finish()],
+        &PlanOptions { precision: Precision::Engine, chip, freeze, ..PlanOptions::default() },
+    )
+    .unwrap()
+}
+
+fn set_perceptron(session: &Session) {
+    let numbers = |shape: &[usize], seed: u32, scale: f32| {
+        let value = |i: u32| {
+            let mixed = (i ^ seed).wrapping_mul(2_654_435_761);
+            ((mixed ^ (mixed >> 15)).wrapping_mul(2_246_822_519) >> 16) as f32 / 32768.0 - 1.0
+        };
+        let n = shape.iter().product::<usize>() as u32;
+        Tensor::new(shape, (0..n).map(|i| scale * value(i)).collect::<Vec<f32>>()).unwrap()
+    };
+    session.set("x", &numbers(&[1, 256, 256], 3, 1.0)).unwrap();
+    session.set("entry", &numbers(&[256, 256], 77, 0.1)).unwrap();
+    for layer in 0..LAYERS {
+        for (n, name) in ["up", "down"].into_iter().enumerate() {
+            let seed = 1_000_003 * (2 * layer + n) as u32;
+            session.set(&format!("{layer}.{name}"), &numbers(&[512, 256], seed, 0.1)).unwrap();
+        }
+    }
+}
+
+fn run_perceptron(session: &Session) -> Tensor {
+    session.call("main").unwrap();
+    session.get("y").unwrap()
+}
+
+#[test]
+fn frozen_weights_are_constants_of_convolutions() {
+    let plan = perceptron(true);
+    let convolutions = |plan: &Plan| {
+        let ops = plan.program.functions.iter().flat_map(arcane_mil::Function::operations);
+        ops.filter(|o| matches!(o.op, arcane_mil::Op::Convolution(_))).count()
+    };
+    let shared = perceptron(false);
+    assert_eq!((convolutions(&plan), convolutions(&shared)), (1 + 2 * LAYERS, 0));
+    // Layers with weights of their own are one program; layers that are given theirs share one.
+    assert_eq!(plan.call("main").unwrap().dispatches(), 1);
+    assert!(shared.engine_programs() < shared.call("main").unwrap().dispatches());
+
+    let (_, engines) = simulated("m1", Faults::default());
+    let expected = {
+        let session = Session::new(shared, &engines).unwrap();
+        set_perceptron(&session);
+        run_perceptron(&session)
+    };
+    let (engine, engines) = simulated("m1", Faults::default());
+    let session = Session::new(plan.clone(), &engines).unwrap();
+    assert_eq!(engine.counters().loaded, 0, "constants are to come");
+    set_perceptron(&session);
+    let found = run_perceptron(&session);
+    assert_eq!(engine.counters().loaded, 1);
+    assert!(session.memory_bytes() as u64 <= engines.required_bytes(&plan).unwrap());
+    assert!(distance(&found, &expected) < 1e-3, "off by {}", distance(&found, &expected));
+    // A weight that changes is compiled anew, and the old program gives back its slot.
+    let old = session.get("1.up").unwrap();
+    session.zero("1.up").unwrap();
+    assert_ne!(run_perceptron(&session), found);
+    assert_eq!((engine.counters().loads, engine.counters().loaded), (2, 1));
+    session.set("1.up", &old).unwrap();
+    assert_eq!(run_perceptron(&session), found);
+    assert_eq!(run_perceptron(&session), found);
+    assert_eq!(engine.counters().loads, 3, "nothing has changed since");
+}
+
+#[test]
+fn a_lost_program_is_loaded_again() {
+    for freeze in [false, true] {
+        let (_, engines) = simulated("m1", Faults::default());
+        let session = Session::new(perceptron(freeze), &engines).unwrap();
+        set_perceptron(&session);
+        let expected = run_perceptron(&session);
+        let faults = Faults { evaluate: Some((1, 0xe)), ..Faults::default() };
+        let (engine, engines) = simulated("m1", faults);
+        let session = Session::new(perceptron(freeze), &engines).unwrap();
+        set_perceptron(&session);
+        assert_eq!(run_perceptron(&session), expected);
+        let recovered = session.recovered();
+        assert_eq!((recovered.loads, recovered.steps), (1, 1));
+        assert_eq!(engine.counters().loads, engine.counters().loaded + 1, "the lost one is let go");
+    }
 }
 
 #[test]

@@ -267,7 +267,7 @@ mod tests {
         let optimizer = optimizer();
         let options = ProgramOptions { batch: 2, seq: 8, accumulate, evaluate: true, optimizer: &optimizer };
         let program = training_program(&preset("stories260k").unwrap(), &options).unwrap();
-        plan(&program, &PlanOptions { precision, chip: None }).unwrap()
+        plan(&program, &PlanOptions { precision, chip: None, ..PlanOptions::default() }).unwrap()
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Environment {
 impl Environment {
     /// How programs are planned.
     pub fn planning(&self) -> PlanOptions {
-        PlanOptions { precision: self.precision, chip: self.chip }
+        PlanOptions { precision: self.precision, chip: self.chip, freeze: true, ..PlanOptions::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks of single ops.
 
-use arcane_mil::{Op, TensorType, Unary, ValueId};
+use arcane_mil::{Convolution, Op, TensorType, Unary, ValueId};
 use arcane_tensor::{DType, round_to};
 
 use super::Finding;
@@ -120,6 +120,42 @@ pub(super) fn positions(site: &Site<'_>) -> Option<Finding> {
     };
     let limit = *site.chip.limits.min_positions;
     (rows < limit).then(|| Finding::new(format!("{limit} positions or more"), rows))
+}
+
+fn convolution<'a>(site: &'a Site<'_>) -> Option<&'a Convolution> {
+    match &site.operation.op {
+        Op::Convolution(c) => Some(c),
+        _ => None,
+    }
+}
+
+pub(super) fn bias(site: &Site<'_>) -> Option<Finding> {
+    let bias = convolution(site)?.bias?;
+    Some(Finding::new("no bias", site.ty(bias)))
+}
+
+pub(super) fn kernel_size(site: &Site<'_>) -> Option<Finding> {
+    let kernel = &site.ty(convolution(site)?.weight).shape[2..];
+    let limits = &site.chip.limits;
+    let named = [("width", *limits.max_kernel_width), ("height", *limits.max_kernel_height)];
+    let ((name, limit), &size) =
+        named.into_iter().zip(kernel.iter().rev()).find(|((_, limit), size)| *size > limit)?;
+    Some(Finding::new(format!("{name} {limit}"), size))
+}
+
+pub(super) fn dilation(site: &Site<'_>) -> Option<Finding> {
+    let limit = *site.chip.limits.max_dilation;
+    let found = convolution(site)?.dilations.iter().find(|d| **d > limit)?;
+    Some(Finding::new(limit, found))
+}
+
+pub(super) fn padding(site: &Site<'_>) -> Option<Finding> {
+    let c = convolution(site)?;
+    let (x, kernel) = (&site.ty(c.x).shape[2..], &site.ty(c.weight).shape[2..]);
+    let limit = *site.chip.limits.max_padding;
+    let sides = (0..x.len()).flat_map(|d| c.padding(d, x[d], kernel[d]));
+    let found = sides.into_iter().find(|side| *side > limit)?;
+    Some(Finding::new(limit, found))
 }
 
 pub(super) fn mask(site: &Site<'_>) -> Option<Finding> {

@@ -1,6 +1,6 @@
 //! Checks of ports and of a function as a whole.
 
-use arcane_mil::{Function, Op, Operation, Opset, TensorType};
+use arcane_mil::{Function, Op, Operation, TensorType};
 use arcane_tensor::DType;
 
 use super::Finding;
@@ -41,9 +41,11 @@ pub(super) fn port_padding(_: &Chip, ty: &TensorType) -> Option<Finding> {
     })
 }
 
-pub(super) fn dialect(_: &Chip, function: &Function) -> Option<Finding> {
-    (function.opset() >= Opset::Ios18)
-        .then(|| Finding::new("program(1.0) with ios17 or older", function.opset().name()))
+pub(super) fn dialect(chip: &Chip, function: &Function) -> Option<Finding> {
+    let newest = chip.dialect.newest.as_str();
+    // Names of opsets sort as their versions.
+    (function.opset().name() > newest)
+        .then(|| Finding::new(format!("{newest} or older"), function.opset().name()))
 }
 
 /// The names of the inputs that become surfaces, and of the outputs.

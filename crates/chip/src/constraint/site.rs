@@ -12,9 +12,9 @@ pub(super) struct Site<'a> {
     pub(super) operation: &'a Operation,
 }
 
-/// Whether a parameter stands for a constant of a weight file that `arcane_mil::check` has not read.
-pub(super) fn stands_for_constant(parameter: &Parameter) -> bool {
-    parameter.role == Role::Param && parameter.name.strip_suffix(".blob").is_some()
+/// Whether a parameter is a constant when the function is compiled.
+pub(crate) fn stands_for_constant(parameter: &Parameter) -> bool {
+    parameter.role == Role::Constant
 }
 
 /// The op that defines a value; `None` for parameters. Values are numbered in the order of definition, so it is found by

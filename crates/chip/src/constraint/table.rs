@@ -95,6 +95,14 @@ pub(super) const CONSTRAINTS: &[Constraint] = rows! {
     "O04" Refused H13..H18; "a weight that is no constant is refused, or ignored";
         "write matmul with transpose_y";
         "reports on M1, M1 Max and M3 Max", Conflict; Op(&[Subject::Linear, Subject::Convolution], ops::runtime_weight)
+    "O03" Note H13..H18; "a bias of a conv did not compile from MIL text in some projects"; "add it by an op of its own if it does not";
+        "Orion; ane-guide has constant biases fused", Conflict; Op(&[Subject::Convolution], ops::bias)
+    "O18" Refused H13..H18; "the kernel is too large"; "cut the kernel into several, and add up their convolutions";
+        "ANEForge; ane-guide", MeasuredTwice; Op(&[Subject::Convolution], ops::kernel_size)
+    "O18" Refused H13..H18; "the convolution is dilated too far"; "split the input into phases (space_to_batch), or put zeros into the kernel";
+        "ANEForge; ane-guide", MeasuredTwice; Op(&[Subject::Convolution], ops::dilation)
+    "O18" Refused H13..H18; "the convolution is padded too far"; "pad the input by an op of its own";
+        "ANEForge; ane-guide", MeasuredTwice; Op(&[Subject::Convolution], ops::padding)
     "O05" Refused H13..H18; "tile makes every later call of the process fail (M3 Max); it runs on an M2";
         "write concat, or let the reader broadcast";
         "reports on M3 Max and M2", Conflict; Op(&[Subject::Tile], ops::tile)

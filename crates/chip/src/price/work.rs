@@ -1,7 +1,10 @@
 //! What an op computes and moves.
 
+use std::collections::HashMap;
+
 use arcane_mil::{Function, Op, TensorType, ValueId};
 
+use super::model::Load;
 use crate::constraint::{definition, is_constant};
 
 /// The work of one op.
@@ -10,9 +13,11 @@ pub(super) struct Work {
     /// Operations of its products.
     pub(super) flops: f64,
     /// Rows that a product computes at once, at least one.
-    pub(super) positions: f64,
+    positions: f64,
     /// Whether one operand of the product is a constant.
-    pub(super) has_constant: bool,
+    has_constant: bool,
+    /// Bytes of the largest operand of a product that is none of those.
+    operand_bytes: usize,
     /// The operands of a product that come from memory.
     weights: Vec<Weight>,
     /// What is read and written otherwise.
@@ -117,7 +122,9 @@ impl Work {
             | Op::Fill { .. } => false,
         };
         work.positions = work.positions.max(1.0);
-        for v in op.operands() {
+        let operands = op.operands();
+        work.has_constant = product && operands.iter().any(|&v| is_constant(function, v));
+        for v in operands {
             work.operand(function, v, product);
         }
         for &r in &operation.results {
@@ -142,44 +149,84 @@ impl Work {
         }
     }
 
+    /// A product with a constant streams the constant past its other operand; one of run-time values streams those that are
+    /// in memory anyway.
     fn operand(&mut self, function: &Function, v: ValueId, product: bool) {
         let bytes = function.ty(v).bytes();
         let constant = is_constant(function, v);
-        self.has_constant |= constant && product;
-        if product && (constant || definition(function, v).is_none()) {
+        let in_memory = definition(function, v).is_none();
+        if product && (constant || in_memory && !self.has_constant) {
             self.weights.push(Weight { value: v, bytes, constant });
         } else {
-            let when = if product { When::Spilled } else { When::Always };
+            let when = if product && !in_memory { When::Spilled } else { When::Always };
             self.moved.push(Moved { bytes, when, direction: Direction::Read });
+            if product {
+                self.operand_bytes = self.operand_bytes.max(bytes);
+            }
         }
     }
 
     /// Leaves out the constants that an earlier op of the program has brought onto the engine, where those of up to
     /// `resident` bytes stay; marks those that this op brings.
-    pub(super) fn leave_out(&mut self, on_engine: &mut [bool], resident: usize) {
+    pub(super) fn leave_out(&mut self, on_engine: &mut OnEngine, resident: usize) {
         self.weights.retain(|w| {
+            let v = on_engine.representative(w.value);
             let stays = w.constant && w.bytes <= resident;
-            !std::mem::replace(&mut on_engine[w.value.index()], stays)
+            !std::mem::replace(&mut on_engine.stays[v.index()], stays)
         });
     }
 
-    pub(super) fn weight_bytes(&self) -> f64 {
+    /// The numbers that the model takes, where arrays of up to `resident` bytes stay on the engine.
+    pub(super) fn load(&self, resident: usize) -> Load {
+        let (read, written) = self.moved(resident);
+        Load {
+            flops: self.flops,
+            positions: self.positions,
+            has_constant: self.has_constant,
+            weight_bytes: self.weight_bytes(),
+            operand_bytes: self.operand_bytes as f64,
+            read,
+            written,
+        }
+    }
+
+    fn weight_bytes(&self) -> f64 {
         self.weights.iter().map(|w| w.bytes as f64).sum()
     }
 
-    /// Bytes that are read and written where arrays of up to `resident` bytes stay on the engine.
-    pub(super) fn activation_bytes(&self, resident: usize) -> f64 {
-        let (read, written) = self.moved(resident);
-        read + written
-    }
-
-    /// The same, those read and those written.
-    pub(super) fn moved(&self, resident: usize) -> (f64, f64) {
+    /// Bytes that are read, and written, where arrays of up to `resident` bytes stay on the engine.
+    fn moved(&self, resident: usize) -> (f64, f64) {
         let of = |direction| {
             let counts =
                 |m: &&Moved| m.direction == direction && (m.when != When::Spilled || m.bytes > resident);
             self.moved.iter().filter(counts).map(|m| m.bytes as f64).sum()
         };
         (of(Direction::Read), of(Direction::Written))
+    }
+}
+
+/// Which constants are on the engine at a point of a program. Equal constants are one.
+pub(super) struct OnEngine {
+    stays: Vec<bool>,
+    representatives: HashMap<ValueId, ValueId>,
+}
+
+impl OnEngine {
+    /// Nothing is. Constants of more than `resident` bytes never stay and are not compared.
+    pub(super) fn new(function: &Function, resident: usize) -> Self {
+        let mut first: HashMap<(&TensorType, &[u8]), ValueId> = HashMap::new();
+        let mut representatives = HashMap::new();
+        for operation in function.operations() {
+            let Op::Const(tensor) = &operation.op else { continue };
+            let v = operation.results[0];
+            if tensor.bytes().len() <= resident {
+                representatives.insert(v, *first.entry((function.ty(v), tensor.bytes())).or_insert(v));
+            }
+        }
+        Self { stays: vec![false; function.values().len()], representatives }
+    }
+
+    fn representative(&self, v: ValueId) -> ValueId {
+        self.representatives.get(&v).copied().unwrap_or(v)
     }
 }

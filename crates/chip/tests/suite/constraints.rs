@@ -1,7 +1,7 @@
 //! For each constraint a program that violates it, and one just inside.
 
 use arcane_chip::{Chip, Constraint, Violation, constraints, is_legal, legality, op_violations, violations};
-use arcane_mil::{Builder, Function, Opset, Reduce, Role, TensorType, ValueId};
+use arcane_mil::{Builder, Convolution, Function, Op, Opset, PadType, Reduce, Role, TensorType, ValueId};
 use arcane_tensor::{DType, Tensor};
 
 /// The id of a constraint, a chip that has it, a program that violates it, and one that does not.
@@ -149,7 +149,7 @@ fn unread_weight(bytes: usize) -> Function {
     program(|f| {
         let x = fp16(f, &[2, 32]);
         let ty = TensorType::new(DType::F16, &[bytes / 64, 32]);
-        let w = f.parameter("w.blob", ty, Role::Param);
+        let w = f.parameter("w", ty, Role::Constant);
         f.linear(x, w, None).unwrap()
     })
 }
@@ -348,8 +348,42 @@ fn ops() -> Vec<Case> {
     ]
 }
 
+/// A convolution of 64 channels of 64x64 with a kernel of a size.
+fn conv(kernel: [usize; 2], change: impl FnOnce(&mut Convolution)) -> Function {
+    program(|f| {
+        let x = fp16(f, &[1, 64, 64, 64]);
+        let weight = zeros(f, &[32, 64, kernel[0], kernel[1]]);
+        let mut c = Convolution { pad_type: PadType::Custom, ..Convolution::pointwise(x, weight, None, 4) };
+        change(&mut c);
+        f.push_one(Op::Convolution(c)).unwrap()
+    })
+}
+
+fn convolutions() -> Vec<Case> {
+    let biased = program(|f| {
+        let x = fp16(f, &[1, 64, 1, 64]);
+        let (weight, bias) = (zeros(f, &[32, 64, 1, 1]), zeros(f, &[32]));
+        f.push_one(Op::Convolution(Convolution::pointwise(x, weight, Some(bias), 4))).unwrap()
+    });
+    let runtime = program(|f| {
+        let [x, weight] = [[1, 64, 1, 64], [32, 64, 1, 1]].map(|shape| fp16(f, &shape));
+        f.push_one(Op::Convolution(Convolution::pointwise(x, weight, None, 4))).unwrap()
+    });
+    let dilated = |d| conv([3, 3], |c| c.dilations = vec![d; 2]);
+    let padded = |p| conv([3, 3], |c| c.pad = vec![p; 4]);
+    vec![
+        ("O03", "m4", biased, conv([1, 1], |_| {})),
+        ("O04", "m4", runtime, conv([1, 1], |_| {})),
+        ("O18", "m1", conv([1, 14], |_| {}), conv([1, 13], |_| {})),
+        ("O18", "m4", conv([1, 16], |_| {}), conv([1, 15], |_| {})),
+        ("O18", "m4", conv([32, 1], |_| {}), conv([31, 1], |_| {})),
+        ("O18", "m4", dilated(9), dilated(8)),
+        ("O18", "m4", padded(17), padded(16)),
+    ]
+}
+
 fn cases() -> Vec<Case> {
-    [ports(), functions(), values(), shapes(), ops()].concat()
+    [ports(), functions(), values(), shapes(), ops(), convolutions()].concat()
 }
 
 /// Whether a violation is one of a row.

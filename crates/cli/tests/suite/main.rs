@@ -10,6 +10,7 @@ mod generate;
 mod killed;
 mod refused;
 mod run;
+mod silicon;
 mod simulated;
 mod support;
 #[path = "../../../train/tests/suite/tiny_model.rs"]

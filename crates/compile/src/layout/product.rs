@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use arcane_mil::{Op, ValueId};
+use arcane_mil::{Convolution, Op, ValueId};
 
 use super::order::Order;
 use super::{Laid, Layer, Laying};
@@ -73,6 +73,14 @@ impl Layer<'_> {
         let rows: Vec<usize> = others(&x.order, x.inner);
         let columns: Vec<usize> = others(&y.order, y.inner);
         let (x_weight, y_weight) = (self.weights[x.value.index()], self.weights[y.value.index()]);
+        let fixed = self.frozen[y.value.index()] || self.constant(y.value).is_some();
+        let varies = !x_weight && self.constant(x.value).is_none();
+        if fixed && varies && !self.products.contains(&self.current) {
+            let order = result_order(rank, x, y, &rows, &columns, true);
+            let id = self.convolution(result, x, y, &rows, &columns)?;
+            self.engine.insert(result, Laid { id, order });
+            return Ok(());
+        }
         let a = self.ready(x, &[], &rows, &[1, 1])?;
         let b = self.ready(y, &[], &columns, &[1, 1])?;
         let transposed = match (x_weight, y_weight) {
@@ -80,23 +88,37 @@ impl Layer<'_> {
             (true, false) => false,
             _ => rank > 2 && !b.inner_first,
         };
-        let lead = rank - x.order.rank();
-        let mut axes: Vec<Vec<usize>> = (0..x.order.rank() - 2).map(|a| x.order.sizes(a)).collect();
-        axes.splice(0..0, vec![Vec::new(); lead]);
-        axes.push(x.order.sizes(x.free));
-        axes.push(y.order.sizes(y.free));
-        let axis_in_result = |axis: usize| if axis == x.free { rank - 2 } else { axis + lead };
-        let row_atoms = renamed(&x.order, &rows, &axes, axis_in_result);
-        let column_atoms = renamed(&y.order, &columns, &axes, |_| rank - 1);
-        let memory =
-            if transposed { [column_atoms, row_atoms].concat() } else { [row_atoms, column_atoms].concat() };
+        let order = result_order(rank, x, y, &rows, &columns, transposed);
         let mut id = self.product(result, &a, &b, transposed);
         if transposed {
             let shape = self.builder.shape(id);
             id = self.shape(id, &[1, shape[2], 1, shape[3]]);
         }
-        self.engine.insert(result, Laid { id, order: Order::from_parts(&axes, memory) });
+        self.engine.insert(result, Laid { id, order });
         Ok(())
+    }
+
+    /// A product with a weight that is a constant for the engine's compiler: `[1, C, 1, P]` becomes `[1, O, 1, P]`.
+    fn convolution(
+        &mut self,
+        result: ValueId,
+        x: &Factor,
+        weight: &Factor,
+        positions: &[usize],
+        outputs: &[usize],
+    ) -> Laying<ValueId> {
+        let length = |f: &Factor, atoms: &[usize]| atoms.iter().map(|&a| f.order.size(a)).product::<usize>();
+        let inner: Vec<usize> = x.order.axis(x.inner).collect();
+        let (channels, length_of_row) = (length(x, &inner), length(x, positions));
+        let mut order = x.order.clone();
+        order.set_memory([&inner, positions].concat());
+        let operand = self.realise(x.value, &order, &[1, channels, 1, length_of_row])?;
+        let mut order = weight.order.clone();
+        let inner: Vec<usize> = weight.order.axis(weight.inner).collect();
+        order.set_memory([outputs, &inner].concat());
+        let kernel = self.realise(weight.value, &order, &[length(weight, outputs), channels, 1, 1])?;
+        let op = Op::Convolution(Convolution::pointwise(operand, kernel, None, 4));
+        Ok(self.one(Place::Engine, op, result))
     }
 
     fn batched_product(&mut self, result: ValueId, mut x: Factor, mut y: Factor) -> Laying<()> {
@@ -225,6 +247,27 @@ impl Layer<'_> {
         let id = self.realise(f.value, &order, &[batch_dims, &matrix].concat())?;
         Ok(Ready { id, inner_first })
     }
+}
+
+/// The order of a product with one matrix, whose columns lie before its rows if it is `transposed`.
+fn result_order(
+    rank: usize,
+    x: &Factor,
+    y: &Factor,
+    rows: &[usize],
+    columns: &[usize],
+    transposed: bool,
+) -> Order {
+    let lead = rank - x.order.rank();
+    let mut axes: Vec<Vec<usize>> = (0..x.order.rank() - 2).map(|a| x.order.sizes(a)).collect();
+    axes.splice(0..0, vec![Vec::new(); lead]);
+    axes.push(x.order.sizes(x.free));
+    axes.push(y.order.sizes(y.free));
+    let axis_in_result = |axis: usize| if axis == x.free { rank - 2 } else { axis + lead };
+    let rows = renamed(&x.order, rows, &axes, axis_in_result);
+    let columns = renamed(&y.order, columns, &axes, |_| rank - 1);
+    let memory = if transposed { [columns, rows].concat() } else { [rows, columns].concat() };
+    Order::from_parts(&axes, memory)
 }
 
 /// The atoms of all axes but one, in their order in memory.

@@ -1,6 +1,6 @@
 //! Layouts of random functions, and of heads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arcane_mil::{Builder, Function, Op, Opset, Role, TensorType, remove_dead_code};
 use arcane_tensor::{DType, difference};
@@ -12,9 +12,9 @@ use crate::random::{Random, inputs, outputs, shaped_program};
 
 /// The function with as many ops on the engine as have a form there.
 fn placed(f: &Function) -> Placed {
-    let mut refused = HashMap::new();
+    let mut refused: HashMap<usize, String> = HashMap::new();
     loop {
-        match lay_out(f, &places(f, &refused)) {
+        match lay_out(f, &places(f, |op| refused.contains_key(&op)), &BTreeSet::new()) {
             Ok(placed) => return placed,
             Err(e) => assert!(refused.insert(e.op, e.why).is_none(), "an op is refused once"),
         }
@@ -102,6 +102,41 @@ fn what_has_no_form_on_the_engine_is_named() {
     let z = f.tile(y, &[2, 2]).unwrap();
     f.output("z", z);
     let f = f.finish();
-    let error = lay_out(&f, &places(&f, &HashMap::new())).unwrap_err();
+    let error = lay_out(&f, &places(&f, |_| false), &BTreeSet::new()).unwrap_err();
     assert_eq!((error.op, error.why.as_str()), (1, "it repeats 2 axes, an engine has a form for one"));
+}
+
+/// Products with frozen weights, in the form of `linear` and of `matmul`, of rows and of a matrix.
+#[test]
+fn products_with_frozen_weights_are_convolutions() {
+    for shape in [&[5, 8][..], &[2, 3, 8], &[1, 2, 3, 8]] {
+        let mut f = Builder::new("f", Opset::Ios18);
+        let half = |shape: &[usize]| TensorType::new(DType::F16, shape);
+        let x = f.parameter("x", half(shape), Role::Batch);
+        let up = f.parameter("up", half(&[6, 8]), Role::Constant);
+        let down = f.parameter("down", half(&[6, 4]), Role::Constant);
+        let inner = f.linear(x, up, None).unwrap();
+        let y = f.matmul(inner, down, false, false).unwrap();
+        f.output("y", y);
+        let f = f.finish();
+        let places = places(&f, |_| false);
+        let given = inputs(&f, &mut Random::new(1));
+        let expected = outputs(&f, &given);
+        for products in [BTreeSet::new(), BTreeSet::from([1])] {
+            let placed = lay_out(&f, &places, &products).unwrap();
+            let ops: Vec<&str> = placed
+                .function
+                .operations()
+                .iter()
+                .zip(&placed.places)
+                .filter(|(o, place)| **place == Place::Engine && !matches!(o.op, Op::Reshape { .. }))
+                .map(|(o, _)| o.op.name())
+                .collect();
+            let second = if products.is_empty() { "conv" } else { "matmul" };
+            assert_eq!(ops, ["conv", second], "{}", listing(&placed));
+            let found = outputs(&placed.function, &given);
+            let d = difference(&found["y"], &expected["y"]).unwrap();
+            assert!(d.max_abs == 0.0, "{shape:?}: {d:?}");
+        }
+    }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
-use super::Graph;
+use super::{Graph, Limits};
+use arcane_mil::Op;
+
 use crate::canonical;
 
 /// Repetitions that are shorter than this are not a layer.
@@ -18,19 +20,73 @@ pub(super) struct Chunks {
 /// A result that is this much smaller than what it is made of is computed where that is made.
 const REDUCTION: usize = 8;
 
-/// Cuts a stage where its ops repeat, and programs with more than `max_ports` inputs and outputs once more.
-pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize], max_ports: usize) -> Chunks {
+/// Cuts a stage where its ops repeat, and programs with too many inputs and outputs once more. Repetitions with constant
+/// weights are put together again.
+pub(super) fn chunks(graph: &Graph<'_>, ops: &[usize], limits: Limits) -> Chunks {
     let ops = &gathered(graph, ops);
     let mut found = repetitions(graph, ops);
     let mut cut = Vec::new();
-    for chunk in std::mem::take(&mut found.chunks) {
-        let pieces = within_ports(graph, chunk, max_ports);
+    for chunk in joined(graph, &mut found, limits) {
+        let pieces = within_ports(graph, chunk, limits.max_ports);
         if pieces.len() > 1 {
             let _ = write!(found.why, ", one of them in {} for its inputs and outputs", pieces.len());
         }
         cut.extend(pieces);
     }
     Chunks { chunks: cut, ..found }
+}
+
+/// The chunks, with neighbours that cannot be shared, for their weights are constants, in one as far as the limits allow.
+fn joined(graph: &Graph<'_>, found: &mut Chunks, limits: Limits) -> Vec<Vec<usize>> {
+    let mut joined: Vec<(Vec<usize>, Load)> = Vec::new();
+    let before = found.chunks.len();
+    for chunk in std::mem::take(&mut found.chunks) {
+        let load = Load::of(graph, &chunk);
+        match joined.last_mut() {
+            Some((last, sum)) if sum.bytes > 0 && load.bytes > 0 && sum.with(load).is_within(limits) => {
+                last.extend(chunk);
+                *sum = sum.with(load);
+            }
+            _ => joined.push((chunk, load)),
+        }
+    }
+    if joined.len() < before {
+        let _ = write!(found.why, ", in {} because their weights are constants", joined.len());
+    }
+    joined.into_iter().map(|(chunk, _)| chunk).collect()
+}
+
+/// What a program asks of the compiler.
+#[derive(Clone, Copy)]
+struct Load {
+    operations: usize,
+    products: usize,
+    /// Of constant weights.
+    bytes: usize,
+}
+
+impl Load {
+    fn of(graph: &Graph<'_>, chunk: &[usize]) -> Self {
+        let ops = || chunk.iter().map(|&i| &graph.function.operations()[i].op);
+        let products = ops().filter(|op| matches!(op, Op::Matmul { .. } | Op::Convolution(_))).count();
+        let weights = chunk.iter().filter_map(|&i| graph.constant_of(i));
+        let bytes = weights.map(|v| graph.function.ty(v).bytes()).sum();
+        Self { operations: chunk.len(), products, bytes }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            operations: self.operations + other.operations,
+            products: self.products + other.products,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    fn is_within(self, limits: Limits) -> bool {
+        self.operations <= limits.max_operations
+            && self.products <= limits.max_products
+            && self.bytes <= limits.max_weight_bytes
+    }
 }
 
 /// The ops with each reduction, and what only it reads, moved up to behind the last op that it depends on: a check of every
@@ -88,7 +144,9 @@ fn ports(graph: &Graph<'_>, chunk: &[usize]) -> usize {
             let source = graph.source(*v);
             source.is_none_or(|d| graph.parts[d] != super::Part::Constant && !inside.contains(&d))
         };
-        crossing.extend(operation.op.operands().into_iter().filter(outside));
+        let constant = graph.constant_of(op);
+        let operands = operation.op.operands().into_iter().filter(|v| Some(*v) != constant);
+        crossing.extend(operands.filter(outside));
         crossing.extend(operation.results.iter().filter(|r| graph.is_output[r.index()]));
     }
     for (op, _) in graph.running().filter(|(op, _)| !inside.contains(op)) {

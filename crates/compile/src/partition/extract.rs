@@ -13,6 +13,8 @@ use crate::plan::Place;
 pub(crate) struct Piece {
     /// Where it runs.
     pub(crate) place: Place,
+    /// Its ops in the placed function, ascending.
+    pub(crate) ops: Vec<usize>,
     /// Its function; ports are numbered, so that their names ascend.
     pub(crate) function: Function,
     /// For each parameter the value of the whole function whose memory it reads.
@@ -89,6 +91,7 @@ impl Building<'_> {
     fn declare(&mut self, ops: &[usize]) {
         let graph = self.extractor.graph;
         let mut read = Vec::new();
+        let constants: BTreeSet<ValueId> = ops.iter().filter_map(|&op| graph.constant_of(op)).collect();
         for &op in ops {
             for v in graph.function.operations()[op].op.operands() {
                 let v = self.outside(v);
@@ -97,7 +100,8 @@ impl Building<'_> {
         }
         for (i, &v) in read.iter().enumerate() {
             let name = port_name('i', i, &graph.function.value(v).path);
-            let new = self.builder.parameter(&name, graph.function.ty(v).clone(), Role::Batch);
+            let role = if constants.contains(&v) { Role::Constant } else { Role::Batch };
+            let new = self.builder.parameter(&name, graph.function.ty(v).clone(), role);
             self.map.insert(v, new);
             self.inputs.push(graph.base(v));
         }
@@ -159,7 +163,8 @@ impl Building<'_> {
                 self.builder.alias(&name, &parameter);
             }
         }
-        Piece { place: self.place, function: self.builder.finish(), inputs: self.inputs, outputs }
+        let function = self.builder.finish();
+        Piece { place: self.place, ops: ops.to_vec(), function, inputs: self.inputs, outputs }
     }
 }
 

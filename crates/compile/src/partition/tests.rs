@@ -11,6 +11,14 @@ use crate::golden;
 use crate::layout::Placed;
 use crate::plan::Place;
 
+const LIMITS: Limits = Limits {
+    opset: Opset::Ios18,
+    max_ports: 128,
+    max_operations: 1000,
+    max_products: 100,
+    max_weight_bytes: 1_000_000,
+};
+
 /// A function of unary ops on `x`; each op is `(place, operand)`, where operand 0 is `x` and n the result of op n − 1.
 /// What nothing reads is an output.
 fn chain(ops: &[(Place, usize)]) -> Placed {
@@ -56,7 +64,7 @@ fn what_is_computed_again_stays_where_it_is_read() {
 fn the_hosts_ops_run_beside_the_engines() {
     // Op 1 waits for the first program of the engine, op 3 for none.
     let placed = chain(&[(ENGINE, 0), (HOST, 1), (ENGINE, 2), (HOST, 0), (ENGINE, 3)]);
-    let parts = partition(&placed, Limits { opset: Opset::Ios18, max_ports: 128 });
+    let parts = partition(&placed, LIMITS);
     let shape: Vec<(Place, usize)> =
         parts.pieces.iter().map(|p| (p.place, p.function.operations().len())).collect();
     assert_eq!(shape, [(HOST, 1), (ENGINE, 1), (HOST, 1), (ENGINE, 2)]);
@@ -89,7 +97,7 @@ fn ports_of_pieces() {
     let before = golden::listing(&function, |i| format!("{:6} ", places[i].name()));
     let origins = (0..places.len()).collect();
     let placed = Placed { function, places, origins };
-    let parts = partition(&placed, Limits { opset: Opset::Ios18, max_ports: 128 });
+    let parts = partition(&placed, LIMITS);
     let mut text = format!("before\n{before}");
     for piece in &parts.pieces {
         let listing = golden::listing(&piece.function, |_| String::new());
@@ -117,7 +125,7 @@ fn what_overwrites_a_parameter_waits_for_its_readers() {
     f.alias("new", "state");
     let places = vec![ENGINE, HOST, ENGINE, HOST];
     let placed = Placed { function: f.finish(), places, origins: (0..4).collect() };
-    let parts = partition(&placed, Limits { opset: Opset::Ios18, max_ports: 128 });
+    let parts = partition(&placed, LIMITS);
     let places: Vec<Place> = parts.pieces.iter().map(|p| p.place).collect();
     assert_eq!(places, [ENGINE, HOST, ENGINE, HOST]);
     assert_eq!(parts.pieces[3].outputs.len(), 1);

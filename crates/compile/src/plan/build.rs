@@ -7,8 +7,9 @@ use arcane_tensor::DType;
 
 use arcane_chip::Chip;
 
-use super::schedule::{Scheduler, Target};
+use super::schedule::Scheduler;
 use super::{BufferKind, Call, FORMAT_VERSION, Place, Plan, PlanBuffer, PortBinding};
+use crate::placement::{Placement, Target};
 use crate::{Precision, simplify};
 
 /// The functions of a training program in fp32 MIL, whose ports are named by contract; W stands for the name of any weight.
@@ -20,7 +21,7 @@ use crate::{Precision, simplify};
 /// | `evaluate` | `W` (param), data (batch) | `loss_sum`, `weight_sum`, … |
 ///
 /// An output that is aliased to a parameter overwrites its buffer: a `gradient.W` that adds to `accumulator.W` is aliased to
-/// it. A weight without a `master.W` is frozen.
+/// it. A weight without a `master.W` is never updated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingProgram {
     /// Loss and gradients of one batch.
@@ -39,6 +40,11 @@ pub struct PlanOptions {
     /// The chip on whose engine they run; without one everything is the host's, and so it is with a chip in
     /// [`Precision::Fp32`], which engines do not compute in.
     pub chip: Option<&'static Chip>,
+    /// Whether weights that no optimiser updates may be constants of the engine's programs. Each program has its own copy, and
+    /// is compiled anew when they change.
+    pub freeze: bool,
+    /// Which of the ops that the engine has it gets.
+    pub placement: Placement,
 }
 
 /// Why a training program has no plan. All of them are faults of the program.
@@ -119,9 +125,16 @@ pub enum PlanError {
 /// See [`PlanError`].
 pub fn plan(training: &TrainingProgram, options: &PlanOptions) -> Result<Plan, PlanError> {
     let target = Target::new(options);
-    let forward_backward = target.compile(&training.forward_backward);
-    let evaluate = training.evaluate.as_ref().map(|f| target.compile(f));
     let update = simplify(&training.update);
+    let is_frozen = |weight: &str| {
+        options.freeze
+            && !update
+                .parameters()
+                .iter()
+                .any(|p| p.role == Role::Master && weight_of(&update, p) == Ok(weight))
+    };
+    let forward_backward = target.compile(&training.forward_backward, is_frozen);
+    let evaluate = training.evaluate.as_ref().map(|f| target.compile(f, is_frozen));
     let computing: Vec<&Function> =
         std::iter::once(&forward_backward).chain(&evaluate).map(|p| &p.placed.function).collect();
     let copied = copied_weights(&computing, &update)?;
@@ -143,7 +156,7 @@ pub fn plan(training: &TrainingProgram, options: &PlanOptions) -> Result<Plan, P
 /// function is a call of its own name.
 ///
 /// The functions are simplified and typed. Ports of one name share a buffer, and an output is on the buffer of the parameter
-/// that it is aliased to.
+/// that it is aliased to. No weight is updated.
 ///
 /// # Errors
 /// See [`PlanError`].
@@ -151,7 +164,7 @@ pub fn plan_functions(functions: &[Function], options: &PlanOptions) -> Result<P
     let target = Target::new(options);
     let mut scheduler = Scheduler::new(target, Layout::default());
     for f in functions {
-        scheduler.add(f.name(), target.compile(f))?;
+        scheduler.add(f.name(), target.compile(f, |_| options.freeze))?;
     }
     scheduler.finish()
 }
@@ -263,7 +276,7 @@ impl Layout {
                 let of = self.by_name[&p.name];
                 (copy_name(&p.name), BufferKind::Copy { of })
             }
-            Role::Param => (p.name.clone(), BufferKind::Weight),
+            Role::Param | Role::Constant => (p.name.clone(), BufferKind::Weight),
             Role::Master => (weight_of(f, p)?.to_string(), BufferKind::Weight),
             Role::Moment => (p.name.clone(), BufferKind::Moment),
             // A sum is known by what it is after the call.

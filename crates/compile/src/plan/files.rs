@@ -109,8 +109,9 @@ fn program_paths(name: &str) -> (PathBuf, PathBuf) {
     (folder.join("model.mil"), folder.join("weights").join("weight.bin"))
 }
 
-const ROLES: [(Role, &str); 7] = [
+const ROLES: [(Role, &str); 8] = [
     (Role::Param, "param"),
+    (Role::Constant, "constant"),
     (Role::Master, "master"),
     (Role::Moment, "moment"),
     (Role::Accumulator, "accumulator"),

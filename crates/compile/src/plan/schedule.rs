@@ -3,83 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arcane_chip::surface::SurfaceLayout;
-use arcane_chip::{Chip, Family};
 use arcane_mil::{Builder, Function, Opset, Role, TensorType, ValueId};
 
-use super::build::{Layout, PlanError, PlanOptions};
+use super::build::{Layout, PlanError};
 use super::{BufferKind, Call, PREPARE, Place, Plan, PlanBuffer, PortBinding, Step, Work};
-use crate::layout::{Placed, lay_out, places};
+use crate::canonical;
 use crate::partition::{Limits, Piece, partition};
-use crate::{Precision, canonical, legalise, mixed, simplify};
-
-/// What functions are compiled for.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    precision: Precision,
-    chip: Option<&'static Chip>,
-}
-
-/// A function whose ops have types and places.
-pub(super) struct Compiled {
-    pub(super) placed: Placed,
-    /// Why ops that engines could run are not theirs.
-    refused: Vec<String>,
-}
-
-impl Target {
-    pub(super) fn new(options: &PlanOptions) -> Self {
-        let chip = options.chip.filter(|_| options.precision != Precision::Fp32);
-        Self { precision: options.precision, chip }
-    }
-
-    /// The passes, in order.
-    pub(super) fn compile(self, function: &Function) -> Compiled {
-        let Some(chip) = self.chip else {
-            let function = simplify(&mixed(&simplify(function), self.precision));
-            let places = vec![Place::Host; function.operations().len()];
-            let origins = (0..places.len()).collect();
-            return Compiled { placed: Placed { function, places, origins }, refused: Vec::new() };
-        };
-        place(chip, &legalise(function, chip))
-    }
-}
-
-/// Puts ops on the engine until the chip accepts all that are there.
-fn place(chip: &Chip, function: &Function) -> Compiled {
-    let mut refused: HashMap<usize, String> = HashMap::new();
-    loop {
-        let before = refused.len();
-        match lay_out(function, &places(function, &refused)) {
-            Err(unplaceable) => {
-                refused.insert(unplaceable.op, unplaceable.why);
-            }
-            Ok(placed) => {
-                for (i, place) in placed.places.iter().enumerate() {
-                    if *place == Place::Host {
-                        continue;
-                    }
-                    let violations = arcane_chip::op_violations(chip, &placed.function, i);
-                    if let Some(v) = violations.iter().find(|v| v.is_fatal()) {
-                        refused.entry(placed.origins[i]).or_insert_with(|| v.to_string());
-                    }
-                }
-                if refused.len() == before {
-                    let mut refused: Vec<(usize, String)> = refused.into_iter().collect();
-                    refused.sort();
-                    let path = |op: usize| &function.value(function.operations()[op].results[0]).path;
-                    let refused =
-                        refused.into_iter().map(|(op, why)| format!("{}: {why}", path(op))).collect();
-                    return Compiled { placed, refused };
-                }
-            }
-        }
-    }
-}
-
-/// The newest opset whose text a chip's compiler reads: that of ios18 comes with the third generation (T03).
-fn opset(chip: &Chip) -> Opset {
-    if chip.family < Family::H15 { Opset::Ios16 } else { Opset::Ios18 }
-}
+use crate::placement::{Compiled, Target};
 
 /// A value of a call, and the shape in which an engine's port sees it.
 type Staging = (ValueId, TensorType);
@@ -148,9 +78,8 @@ impl Scheduler {
             self.add_whole(name, compiled.placed.function, ports);
             return Ok(());
         };
-        self.reasons.extend(compiled.refused.iter().map(|r| format!("{name}: on the host: {r}")));
-        let limits = Limits { opset: opset(chip), max_ports: *chip.limits.max_surfaces };
-        let parts = partition(&compiled.placed, limits);
+        self.reasons.extend(compiled.hosted.iter().map(|r| format!("{name}: on the host: {r}")));
+        let parts = partition(&compiled.placed, Limits::of(chip));
         self.reasons.extend(parts.cuts.iter().chain(&parts.hosted).map(|c| format!("{name}: {c}")));
         let function = &compiled.placed.function;
         let mut call = CallBuilder::new(function, &ports, &parts.pieces);
@@ -200,6 +129,8 @@ impl Scheduler {
             let ty = piece.function.ty(p.value);
             bound.push(match piece.place {
                 Place::Host => call.buffers[&base],
+                // Not a surface: its elements go into the program.
+                Place::Engine if p.role == Role::Constant => call.buffers[&base],
                 Place::Engine => self.engine_input(call, base, ty),
             });
         }
@@ -452,7 +383,9 @@ impl<'a> CallBuilder<'a> {
         for (i, piece) in pieces.iter().enumerate() {
             for (p, &base) in piece.function.parameters().iter().zip(&piece.inputs) {
                 last_use.insert(base, i);
-                if piece.place == Place::Engine {
+                if p.role == Role::Constant {
+                    host_reads[base.index()] = true;
+                } else if piece.place == Place::Engine {
                     engine_types.entry(base).or_default().push(piece.function.ty(p.value).clone());
                 } else {
                     host_reads[base.index()] = true;
@@ -482,7 +415,8 @@ impl<'a> CallBuilder<'a> {
     /// Whether a value changes with the weights only.
     fn is_fixed(&self, v: ValueId) -> bool {
         let parameter = self.function.parameters().iter().find(|p| p.value == v);
-        parameter.is_some_and(|p| p.role == Role::Param) || self.prepared.contains(&v)
+        parameter.is_some_and(|p| matches!(p.role, Role::Param | Role::Constant))
+            || self.prepared.contains(&v)
     }
 
     /// Whether anything reads a value otherwise than as a surface of a type.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arcane_chip::Chip;
-use arcane_compile::{Call, Place, Plan, PlanOptions, Precision, legalise, plan_functions};
+use arcane_compile::{Call, Place, Placement, Plan, PlanOptions, Precision, legalise, plan_functions};
 use arcane_grad::gradients;
 use arcane_mil::{
     Binary, Builder, Compare, Function, Op, Opset, Reduce, Role, Strictness, TensorType, Unary, ValueId,
@@ -18,7 +18,12 @@ use crate::random::{Random, inputs, outputs, program, shaped_program};
 const CHIPS: [&str; 2] = ["m1", "m4"];
 
 fn planned(f: &Function, chip: &str) -> Plan {
-    let options = PlanOptions { precision: Precision::Engine, chip: Some(Chip::named(chip).unwrap()) };
+    planned_by(f, chip, Placement::Price)
+}
+
+fn planned_by(f: &Function, chip: &str, placement: Placement) -> Plan {
+    let chip = Some(Chip::named(chip).unwrap());
+    let options = PlanOptions { precision: Precision::Engine, chip, placement, ..PlanOptions::default() };
     plan_functions(std::slice::from_ref(f), &options).unwrap()
 }
 
@@ -27,8 +32,9 @@ fn planned(f: &Function, chip: &str) -> Plan {
 #[track_caller]
 fn check(name: &str, f: &Function, given: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let mut found = BTreeMap::new();
-    for chip in CHIPS {
-        let plan = planned(f, chip);
+    let placements = [Placement::Legal, Placement::Price];
+    for (chip, placement) in CHIPS.into_iter().flat_map(|chip| placements.map(|p| (chip, p))) {
+        let plan = planned_by(f, chip, placement);
         let legal = legalise(f, Chip::named(chip).unwrap());
         let expected = outputs(&legal, given);
         for function in &plan.program.functions {
@@ -41,7 +47,10 @@ fn check(name: &str, f: &Function, given: &BTreeMap<String, Tensor>) -> BTreeMap
             found = results(&plan, f, given, order);
             for (output, value) in &expected {
                 let d = difference(&found[output], value).unwrap();
-                assert!(d.max_abs == 0.0, "{name} on {chip}, {order:?}: {output} is off: {d:?}");
+                assert!(
+                    d.max_abs == 0.0,
+                    "{name} on {chip}, {placement:?}, {order:?}: {output} is off: {d:?}"
+                );
             }
         }
     }
@@ -419,4 +428,28 @@ fn element_wise_ops_of_one_operand_broadcast_over_both_axes() {
         vec![f.reduce(Reduce::Sum, all, &[0, 2], true).unwrap(), outer]
     });
     check_random("broadcast", &f);
+}
+
+#[test]
+fn a_small_program_without_a_product_is_the_hosts() {
+    let build = |rows: usize| {
+        let mut f = Builder::new("f", Opset::Ios18);
+        let x = f.parameter("x", TensorType::new(DType::F32, &[rows, 64]), Role::Batch);
+        let w = f.parameter("w", TensorType::new(DType::F32, &[64, 64]), Role::Param);
+        let rows = f.parameter("rows", TensorType::new(DType::I32, &[rows]), Role::Batch);
+        let y = f.linear(x, w, None).unwrap();
+        // The host picks rows, so what follows cannot be part of the product's program.
+        let picked = f.gather(y, rows, 0).unwrap();
+        let gate = f.unary(Unary::Sigmoid, picked).unwrap();
+        let z = f.mul(picked, gate).unwrap();
+        f.output("z", z);
+        f.finish()
+    };
+    let programs = |rows, placement| {
+        let plan = planned_by(&build(rows), "m4", placement);
+        let moved = plan.reasons.iter().any(|r| r.contains("ops without a product"));
+        (plan.call("f").unwrap().dispatches(), moved)
+    };
+    assert_eq!(programs(64, Placement::Legal), (2, false));
+    assert_eq!(programs(64, Placement::Price), (1, true));
 }

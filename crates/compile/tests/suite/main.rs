@@ -8,5 +8,6 @@ mod golden;
 mod legalise;
 mod plan;
 mod precision;
+mod published;
 mod random;
 mod simplify;

@@ -1,9 +1,14 @@
 //! The element loops of chains: one step over consecutive elements, one reduction of a row.
 
 use arcane_mil::{Binary, Compare, Gelu, Logical, Reduce, Unary};
+use half::f16;
 
+use super::Lookup;
 use super::fused::Step;
-use super::math::{erf, exp, extreme, gelu, maximum, minimum, round_f16, sigmoid, sign, sum, tanh};
+use super::math::{
+    erf, exp, extreme, gelu, maximum, minimum, round_f16, round_f16_away, round_f16_away_wide, sigmoid, sign,
+    sum, tanh,
+};
 
 /// An operand in a block.
 #[derive(Clone, Copy)]
@@ -16,12 +21,35 @@ pub(super) enum Source {
     Rows(*const f32),
 }
 
+/// How a step's results become fp16, if they do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// They stay fp32.
+    None,
+    /// To nearest, ties to even.
+    Even,
+    /// To nearest, ties away from zero: the Neural Engine's way.
+    Away,
+}
+
+impl Rounding {
+    /// A single number.
+    #[inline(always)]
+    pub(super) fn of(self, x: f32) -> f32 {
+        match self {
+            Self::None => x,
+            Self::Even => round_f16(x),
+            Self::Away => round_f16_away(x),
+        }
+    }
+}
+
 /// Runs one step over n elements.
 ///
 /// # Safety
 /// The sources and `to` must hold n elements, `to` apart from the sources or the same element for element.
 #[inline(always)]
-pub(super) unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: usize, round: bool) {
+pub(super) unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: usize, rounding: Rounding) {
     // SAFETY: the caller's pointers hold n elements.
     unsafe {
         match step {
@@ -59,12 +87,59 @@ pub(super) unsafe fn apply(step: Step, [a, b, c]: [Source; 3], to: *mut f32, n: 
                 }
             }
             Step::Reduce(_) => unreachable!("reductions go to row registers"),
+            Step::Lookup(_) | Step::Quotient(_) => unreachable!("tables are looked up apart"),
         }
-        if round {
-            for i in 0..n {
-                *to.add(i) = round_f16(*to.add(i));
-            }
+        match rounding {
+            Rounding::None => {}
+            Rounding::Even => round(to, n, round_f16),
+            Rounding::Away => round(to, n, round_f16_away),
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn round(to: *mut f32, n: usize, by: impl Fn(f32) -> f32) {
+    for i in 0..n {
+        // SAFETY: as for `apply`.
+        unsafe { *to.add(i) = by(*to.add(i)) };
+    }
+}
+
+/// Looks elements up in a table by their fp16 bits; with `factor` the results are its products with what was found, rounded away
+/// from zero.
+///
+/// # Safety
+/// As for `apply`; the elements are fp16 numbers.
+pub(super) unsafe fn look_up(table: &Lookup, factor: Option<Source>, x: Source, to: *mut f32, n: usize) {
+    for i in 0..n {
+        // SAFETY: as the caller promises; a table has an entry for all bits.
+        unsafe {
+            let found = table[usize::from(f16::from_f32(value(x, i)).to_bits())];
+            *to.add(i) = factor.map_or(found, |f| round_f16_away(value(f, i) * found));
+        }
+    }
+}
+
+/// The reduction of a row in the Neural Engine's arithmetic: wide, and rounded once, squares before they are added up.
+///
+/// # Safety
+/// The source must hold the row.
+pub(super) unsafe fn reduce_row_away(kind: Reduce, source: Source, cols: usize) -> f32 {
+    // SAFETY: as the caller promises.
+    let values = (0..cols).map(|i| unsafe { value(source, i) });
+    match kind {
+        Reduce::Sum => round_f16_away_wide(values.map(f64::from).sum()),
+        Reduce::Mean => round_f16_away_wide(values.map(f64::from).sum::<f64>() / cols as f64),
+        Reduce::SumSquare => round_f16_away_wide(values.map(|x| f64::from(round_f16_away(x * x))).sum()),
+        Reduce::Prod => round_f16_away_wide(values.map(f64::from).product()),
+        Reduce::L1Norm => round_f16_away_wide(values.map(|x| f64::from(x.abs())).sum()),
+        Reduce::L2Norm => {
+            round_f16_away_wide(values.map(|x| f64::from(round_f16_away(x * x))).sum::<f64>().sqrt())
+        }
+        Reduce::LogSum => round_f16_away_wide(values.map(f64::from).sum::<f64>().ln()),
+        Reduce::Max => values.fold(f32::NEG_INFINITY, maximum),
+        Reduce::Min => values.fold(f32::INFINITY, minimum),
+        Reduce::LogSumExp => unreachable!("it is made of other steps"),
     }
 }
 

@@ -9,8 +9,8 @@ use std::ops::Range;
 use arcane_mil::{Binary, Compare, Logical, Reduce, Unary};
 use arcane_tensor::DType;
 
-use super::apply::{Source, apply, at_row, reduce_row};
-use super::math::{maximum, minimum, round_f16};
+use super::apply::{Rounding, Source, apply, at_row, look_up, reduce_row, reduce_row_away};
+use super::math::{maximum, minimum, round_f16_away, round_f16_away_wide};
 use super::{Access, Context, for_each_task, narrow, widen};
 
 /// Elements of a block, where rows are shorter.
@@ -61,6 +61,10 @@ pub(crate) enum Step {
     Truth,
     /// A row's reduction to a row register. `Mean` divides by the row's length; `LogSumExp` is not used.
     Reduce(Reduce),
+    /// An entry of a table of the context, by the operand's fp16 bits.
+    Lookup(usize),
+    /// The first operand times such an entry of the second.
+    Quotient(usize),
     /// The value, or 0 where it is infinite: keeps −∞ − (−∞) out of log-sum-exp.
     FiniteOrZero,
 }
@@ -308,7 +312,8 @@ impl Fused {
                 Reduce::Sum | Reduce::SumSquare => column.sum::<f64>(),
                 row => unreachable!("{} is a reduction of rows", row.name()),
             };
-            let value = value as f32;
+            let away = context.lookups.is_some() && reduction.to.dtype == DType::F16;
+            let value = if away { round_f16_away_wide(value) } else { value as f32 };
             // SAFETY: the result is dense and has n elements.
             unsafe {
                 let to = context.pointer(&reduction.to).add(col * reduction.to.dtype.size());
@@ -378,6 +383,12 @@ impl<'a> Frame<'a> {
     fn block(&self, row: usize, rows: usize, col: usize, cols: usize) {
         for (i, port) in self.chain.loads.iter().enumerate() {
             self.load(port, i, row, rows, col, cols);
+            if self.context.lookups.is_some()
+                && port.access.dtype == DType::F16
+                && !self.chain.micros.is_empty()
+            {
+                self.decode(port, i, rows, cols);
+            }
         }
         for micro in &self.chain.micros {
             self.step(micro, rows, cols, row, col);
@@ -409,6 +420,21 @@ impl<'a> Frame<'a> {
                 let from = base.add(port.row_offset(row + r) * size);
                 self.copy_row(port, from, to.add(r * cols), col, cols);
             }
+        }
+    }
+
+    /// Makes the NaN of a staged input what the Neural Engine takes them for.
+    fn decode(&self, port: &Port, i: usize, rows: usize, cols: usize) {
+        // SAFETY: `load` has filled as many elements.
+        let staged = unsafe {
+            if port.is_row() {
+                std::slice::from_raw_parts_mut(self.staged_rows.add(i * self.row_stride), rows)
+            } else {
+                std::slice::from_raw_parts_mut(self.staged.add(i * self.stride), rows * cols)
+            }
+        };
+        for x in staged {
+            *x = if x.is_nan() { f32::INFINITY } else { *x };
         }
     }
 
@@ -466,6 +492,12 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     fn step(&self, micro: &Micro, rows: usize, cols: usize, row: usize, col: usize) {
         let sources = micro.operands.map(|o| self.source(o, row, col));
+        let away = self.context.lookups.is_some();
+        let rounding = match (micro.round, away) {
+            (false, _) => Rounding::None,
+            (true, false) => Rounding::Even,
+            (true, true) => Rounding::Away,
+        };
         // SAFETY: the targets are inside the scratch, and a step's operands are not its target's register, or element for
         // element the same.
         unsafe {
@@ -473,26 +505,43 @@ impl<'a> Frame<'a> {
                 (Target::Row(i), Step::Reduce(kind)) => {
                     let to = self.row_registers.add(i * self.row_stride);
                     for r in 0..rows {
-                        let value = reduce_row(kind, at_row(sources[0], r, cols), cols);
-                        *to.add(r) = if micro.round { round_f16(value) } else { value };
+                        let source = at_row(sources[0], r, cols);
+                        *to.add(r) = match rounding {
+                            Rounding::Away => reduce_row_away(kind, source, cols),
+                            other => other.of(reduce_row(kind, source, cols)),
+                        };
                     }
                 }
                 (Target::Row(i), step) => {
                     let to = self.row_registers.add(i * self.row_stride);
                     let flat = sources.map(|s| if let Source::Rows(p) = s { Source::Slice(p) } else { s });
-                    apply(step, flat, to, rows, micro.round);
+                    self.elements(step, flat, to, rows, rounding);
                 }
                 (Target::Register(i), step) => {
                     let to = self.registers.add(i * self.stride);
                     if sources.iter().any(|s| matches!(s, Source::Rows(_))) {
                         for r in 0..rows {
                             let of_row = sources.map(|s| at_row(s, r, cols));
-                            apply(step, of_row, to.add(r * cols), cols, micro.round);
+                            self.elements(step, of_row, to.add(r * cols), cols, rounding);
                         }
                     } else {
-                        apply(step, sources, to, rows * cols, micro.round);
+                        self.elements(step, sources, to, rows * cols, rounding);
                     }
                 }
+            }
+        }
+    }
+
+    /// One step over n elements.
+    #[inline(always)]
+    unsafe fn elements(&self, step: Step, sources: [Source; 3], to: *mut f32, n: usize, rounding: Rounding) {
+        let table = |i: usize| &self.context.lookups.expect("steps that look up have tables")[i];
+        // SAFETY: as for `apply`; what is looked up is fp16.
+        unsafe {
+            match step {
+                Step::Lookup(i) => look_up(table(i), None, sources[0], to, n),
+                Step::Quotient(i) => look_up(table(i), Some(sources[0]), sources[1], to, n),
+                _ => apply(step, sources, to, n, rounding),
             }
         }
     }
@@ -544,14 +593,32 @@ impl<'a> Frame<'a> {
         let n = if reduction.all { 1 } else { self.chain.cols };
         let source = self.source(reduction.source, row, col);
         let square = reduction.kind == Reduce::SumSquare;
+        // The Neural Engine rounds squares, and adds up wide.
+        let away = self.context.lookups.is_some() && reduction.to.dtype == DType::F16;
+        let one = |x: f32| match (square, away) {
+            (false, _) => f64::from(x),
+            (true, false) => f64::from(x) * f64::from(x),
+            (true, true) => f64::from(round_f16_away(x * x)),
+        };
         // SAFETY: the partials hold n values for each task.
         unsafe {
             let mine = self.context.pointer(&reduction.partials).cast::<f64>().add(task * n);
             for r in 0..rows {
                 match (at_row(source, r, cols), reduction.all) {
                     (Source::Slice(p) | Source::Rows(p), true) => {
+                        if away {
+                            for c in 0..cols {
+                                combine(reduction.kind, mine, one(*p.add(c)), 1);
+                            }
+                            continue;
+                        }
                         let value = reduce_row(reduction.kind, Source::Slice(p), cols);
                         combine(reduction.kind, mine, f64::from(value), cols);
+                    }
+                    (Source::Value(v), true) if away => {
+                        for _ in 0..cols {
+                            combine(reduction.kind, mine, one(v), 1);
+                        }
                     }
                     (Source::Value(v), true) => {
                         combine(
@@ -563,14 +630,12 @@ impl<'a> Frame<'a> {
                     }
                     (Source::Slice(p) | Source::Rows(p), false) => {
                         for c in 0..cols {
-                            let x = f64::from(*p.add(c));
-                            combine(reduction.kind, mine.add(col + c), if square { x * x } else { x }, 1);
+                            combine(reduction.kind, mine.add(col + c), one(*p.add(c)), 1);
                         }
                     }
                     (Source::Value(v), false) => {
-                        let x = f64::from(v);
                         for c in 0..cols {
-                            combine(reduction.kind, mine.add(col + c), if square { x * x } else { x }, 1);
+                            combine(reduction.kind, mine.add(col + c), one(v), 1);
                         }
                     }
                 }

@@ -52,6 +52,26 @@ impl Shape {
         Self { batches: x[..rank - 2].iter().product(), m: x[rank - 2], n: y[rank - 1], k: x[rank - 1] }
     }
 
+    /// How many products.
+    pub(crate) fn batches(&self) -> usize {
+        self.batches
+    }
+
+    /// Rows of the left operand.
+    pub(crate) fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns of the right operand.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The contracted length.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
     /// Whether each product is one thread's.
     fn is_alone(&self) -> bool {
         let work = (self.m * self.n).saturating_mul(self.k);

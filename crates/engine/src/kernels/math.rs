@@ -1,6 +1,8 @@
 //! Scalar functions written so that loops over them vectorise, with the same bits on every instruction set: they use
 //! additions, multiplications and comparisons only, never a fused multiply-add.
 
+use arcane_chip::arithmetic::{rounded, value};
+
 /// `x` rounded to the nearest fp16 value, ties to even; beyond 65520 an infinity.
 #[inline(always)]
 pub(crate) fn round_f16(x: f32) -> f32 {
@@ -12,6 +14,26 @@ pub(crate) fn round_f16(x: f32) -> f32 {
     let bounded = if magnitude >= 65520.0 { f32::INFINITY } else { rounded };
     let result = if magnitude.is_nan() { x } else { bounded };
     result.copysign(x)
+}
+
+/// `x` rounded to the nearest fp16 value, ties away from zero; beyond 65520 an infinity, and 0 for a NaN, which is what the
+/// Neural Engine gives for indeterminate forms.
+#[inline(always)]
+pub(crate) fn round_f16_away(x: f32) -> f32 {
+    const SMALLEST_NORMAL: f32 = 6.103_515_6e-5;
+    const SUBNORMAL_STEPS: f32 = 16_777_216.0;
+    let magnitude = x.abs();
+    // Half of the last of ten fraction bits is added to the bits of the float, and what is behind them cut off.
+    let normal = f32::from_bits(magnitude.to_bits().wrapping_add(0x1000) & !0x1fff);
+    let subnormal = (magnitude * SUBNORMAL_STEPS + 0.5).floor() / SUBNORMAL_STEPS;
+    let rounded = if magnitude < SMALLEST_NORMAL { subnormal } else { normal };
+    let bounded = if magnitude >= 65520.0 { f32::INFINITY } else { rounded };
+    if magnitude.is_nan() { 0.0 } else { bounded.copysign(x) }
+}
+
+/// The same of a wide number; it is rounded once.
+pub(crate) fn round_f16_away_wide(x: f64) -> f32 {
+    value(rounded(x)) as f32
 }
 
 /// eˣ to about one unit in the last place: x = n·ln 2 + r, a polynomial for eʳ, and two exact scalings by powers of two.
@@ -193,9 +215,28 @@ fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use arcane_chip::arithmetic::{rounded, value};
     use half::f16;
 
-    use super::{erf, exp, extreme, gelu, maximum, round_f16, sum, tanh};
+    use super::{erf, exp, extreme, gelu, maximum, round_f16, round_f16_away, sum, tanh};
+
+    #[test]
+    fn rounding_away_is_that_of_the_scalar_model() {
+        let mut bits = 0u32;
+        loop {
+            let x = f32::from_bits(bits);
+            let want = value(rounded(f64::from(x))) as f32;
+            assert_eq!(round_f16_away(x), want, "{x:e}");
+            match bits.checked_add(991) {
+                Some(next) => bits = next,
+                None => break,
+            }
+        }
+        for half in 0..0x7bffu16 {
+            let (a, b) = (f16::from_bits(half).to_f32(), f16::from_bits(half + 1).to_f32());
+            assert_eq!(round_f16_away(a + (b - a) / 2.0), b, "the tie after {a}");
+        }
+    }
 
     #[test]
     fn rounding_to_fp16_is_that_of_the_format() {

@@ -20,6 +20,7 @@ pub(crate) mod memory;
 mod microkernel;
 mod pack;
 pub(crate) mod product;
+pub(crate) mod silicon;
 mod skinny;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -77,6 +78,8 @@ pub(crate) enum Instruction {
     Fused(fused::Fused),
     /// A matrix product.
     Gemm(gemm::Gemm),
+    /// A matrix product in the Neural Engine's arithmetic.
+    Silicon(silicon::Silicon),
     /// Scaled dot-product attention.
     Attention(attention::Attention),
     /// Gradients of scaled dot-product attention.
@@ -128,6 +131,9 @@ impl Fault {
     }
 }
 
+/// A function of fp16 numbers, by their bits.
+pub(crate) type Lookup = Box<[f32]>;
+
 /// Knows where the memory of each base begins.
 pub(crate) trait Locate: Sync {
     /// The first byte.
@@ -144,6 +150,9 @@ pub(crate) struct Context<'a> {
     pub fault: &'a Fault,
     /// The instruction that runs.
     pub instruction: usize,
+    /// The tables of [`fused::Step::Lookup`], where the program runs in the Neural Engine's arithmetic: rounding is then half
+    /// away from zero.
+    pub lookups: Option<&'a [Lookup]>,
 }
 
 impl Context<'_> {
@@ -176,6 +185,7 @@ impl Instruction {
             Self::Attention(i) => i.scratch_bytes(),
             Self::AttentionGradient(i) => i.scratch_bytes(),
             Self::Gemm(i) => i.scratch_bytes(),
+            Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
             Self::Lines(i) => i.scratch_bytes(),
             Self::Gather(_)
@@ -192,6 +202,7 @@ impl Instruction {
         match self {
             Self::Fused(_) => "chain",
             Self::Gemm(_) => "gemm",
+            Self::Silicon(_) => "silicon",
             Self::Attention(_) => "attention",
             Self::AttentionGradient(_) => "attention_gradient",
             Self::CrossEntropy(_) => "cross_entropy",
@@ -210,6 +221,7 @@ impl Instruction {
         match self {
             Self::Fused(i) => i.run(context),
             Self::Gemm(i) => i.run(context),
+            Self::Silicon(i) => i.run(context),
             Self::Attention(i) => i.run(context),
             Self::AttentionGradient(i) => i.run(context),
             Self::CrossEntropy(i) => i.run(context),

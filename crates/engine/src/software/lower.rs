@@ -8,12 +8,14 @@ use arcane_tensor::{DType, Tensor};
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep, Level, is_chainable};
 use super::fuse::{Cluster, Kind, Reduction, clusters, kind, reduction, regions_of, row_shape};
+use super::silicon::Lookups;
 use super::view::{SlotId, View};
 use super::work::Work;
-use crate::EngineError;
+use crate::kernels::Lookup;
 use crate::kernels::fused::Step;
 use crate::kernels::integer::is_supported;
 use crate::kernels::memory::ALIGNMENT;
+use crate::{EngineError, Numerics};
 
 /// Where a slot's memory comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +62,23 @@ pub(super) struct Lowered {
     pub constants: Vec<(usize, Arc<Tensor>)>,
     /// Kernel calls in no particular order.
     pub nodes: Vec<Node>,
+    /// The tables of steps that look up, in the Neural Engine's arithmetic.
+    pub lookups: Option<Vec<Lookup>>,
 }
 
 /// Lowers a function.
-pub(super) fn lower(function: &Function, fuse: bool) -> Result<Lowered, EngineError> {
+///
+/// The Neural Engine's arithmetic rounds where each op ends, so nothing is fused in it.
+pub(super) fn lower(function: &Function, fuse: bool, numerics: Numerics) -> Result<Lowered, EngineError> {
+    let lookups = match numerics {
+        Numerics::Declared | Numerics::Fp32 => None,
+        Numerics::Chip(tables) => Some(Lookups::of(function, tables)),
+    };
+    let fuse = fuse && lookups.is_none();
     let regions = if fuse { regions_of(function) } else { Vec::new() };
     let ops: Vec<Vec<usize>> = regions.iter().map(|r| r.ops.clone()).collect();
     let clusters = clusters(function, &ops, fuse);
-    let mut lowering = Lowering::new(function, &regions, &clusters);
+    let mut lowering = Lowering::new(function, &regions, &clusters, lookups);
     lowering.place_operands();
     lowering.assign_views()?;
     for (c, cluster) in clusters.iter().enumerate() {
@@ -79,7 +90,12 @@ pub(super) fn lower(function: &Function, fuse: bool) -> Result<Lowered, EngineEr
         }
     }
     lowering.outputs()?;
-    Ok(Lowered { slots: lowering.slots, constants: lowering.constants, nodes: lowering.nodes })
+    Ok(Lowered {
+        slots: lowering.slots,
+        constants: lowering.constants,
+        nodes: lowering.nodes,
+        lookups: lowering.lookups.map(|l| l.tables),
+    })
 }
 
 pub(super) struct Lowering<'a> {
@@ -97,10 +113,12 @@ pub(super) struct Lowering<'a> {
     /// Values that are computed right where their only reader wants them.
     placed: HashMap<ValueId, View>,
     nodes: Vec<Node>,
+    /// In the Neural Engine's arithmetic its tables.
+    pub(super) lookups: Option<Lookups>,
 }
 
 impl<'a> Lowering<'a> {
-    fn new(function: &'a Function, regions: &[Region], list: &[Cluster]) -> Self {
+    fn new(function: &'a Function, regions: &[Region], list: &[Cluster], lookups: Option<Lookups>) -> Self {
         let mut users = vec![Vec::new(); function.values().len()];
         for (i, operation) in function.operations().iter().enumerate() {
             for v in operation.op.operands() {
@@ -136,6 +154,7 @@ impl<'a> Lowering<'a> {
             views: vec![None; function.values().len()],
             placed: HashMap::new(),
             nodes: Vec::new(),
+            lookups,
         };
         for (i, p) in function.parameters().iter().enumerate() {
             let slot = lowering.slot(function.ty(p.value).bytes(), Place::Parameter(i));
@@ -284,7 +303,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a node that copies one view to another.
-    fn copy(&mut self, i: usize, from: View, to: View) -> Result<(), EngineError> {
+    pub(super) fn copy(&mut self, i: usize, from: View, to: View) -> Result<(), EngineError> {
         let (mut from, mut to) = (from, to);
         if matches!(from.dtype, DType::I32 | DType::U32) {
             // A plain copy moves bits, whatever they mean.
@@ -480,6 +499,9 @@ impl<'a> Lowering<'a> {
     /// What a chain's op does, and whether it rounds to fp16.
     fn chain_step(&self, op: &Op, ty: &TensorType) -> (ChainStep, bool) {
         let round = ty.dtype == DType::F16;
+        if let Some(step) = self.lookups.as_ref().and_then(|l| l.step(self.function, op)) {
+            return (ChainStep::Step(step), round);
+        }
         let step = match op {
             Op::Unary { kind: Unary::Identity, .. } | Op::Fill { .. } => return (ChainStep::Same, false),
             Op::Unary { kind, .. } => Step::Unary(*kind),

@@ -11,9 +11,12 @@ mod fuse;
 mod integer;
 mod lower;
 mod schedule;
+mod silicon;
 mod view;
+mod wide;
 mod work;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,25 +25,32 @@ use arcane_mil::{Function, Program, TensorType};
 
 use self::schedule::Schedule;
 use crate::api::{
-    Binding, Buffer, Description, Direction, Engine, EngineError, LoadOptions, Loaded, Port, Report, Ticket,
+    Binding, Buffer, Description, Direction, Engine, EngineError, LoadOptions, Loaded, Numerics, Port,
+    Report, Ticket,
 };
 use crate::kernels::memory::HostMemory;
-use crate::kernels::{Context, Fault, PORTS};
+use crate::kernels::{Context, Fault, Lookup, PORTS};
 
 /// Runs MIL on this machine's processor.
 pub struct SoftwareEngine {
     pool: Arc<rayon::ThreadPool>,
+    numerics: Numerics,
 }
 
 impl SoftwareEngine {
     /// An engine with a number of threads.
     pub fn new(threads: usize) -> Result<Self, EngineError> {
+        Self::with_numerics(threads, Numerics::default())
+    }
+
+    /// An engine with a number of threads that computes in an arithmetic.
+    pub fn with_numerics(threads: usize, numerics: Numerics) -> Result<Self, EngineError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|i| format!("arcane-{i}"))
             .build()
             .map_err(|e| EngineError::Threads { wanted: threads, why: e.to_string() })?;
-        Ok(Self { pool: Arc::new(pool) })
+        Ok(Self { pool: Arc::new(pool), numerics })
     }
 }
 
@@ -56,7 +66,7 @@ impl Engine for SoftwareEngine {
         options: LoadOptions,
     ) -> Result<Arc<dyn Loaded>, EngineError> {
         let function = program.function(function).ok_or_else(|| EngineError::NoFunction(function.into()))?;
-        Ok(Arc::new(SoftwareLoaded::new(function, options, self.pool.clone())?))
+        Ok(Arc::new(SoftwareLoaded::new(function, options, self.pool.clone(), self.numerics)?))
     }
 
     fn required_bytes(
@@ -66,14 +76,23 @@ impl Engine for SoftwareEngine {
         options: LoadOptions,
     ) -> Result<usize, EngineError> {
         let function = program.function(function).ok_or_else(|| EngineError::NoFunction(function.into()))?;
-        let function = expand::expand(function);
-        let schedule = schedule::schedule(&function, &lower::lower(&function, options.fuse)?);
+        let function = prepared(function, self.numerics);
+        let schedule = schedule::schedule(&function, &lower::lower(&function, options.fuse, self.numerics)?);
         let threads = self.pool.current_num_threads();
         Ok(schedule.arena_bytes + schedule.constant_bytes + threads * schedule.scratch_bytes())
     }
 
     fn buffer(&self, ty: &TensorType) -> Result<Buffer, EngineError> {
         Buffer::new(ty)
+    }
+}
+
+/// The function as it is lowered: with ops that have kernels, in the types that it is computed in.
+fn prepared(function: &Function, numerics: Numerics) -> Cow<'_, Function> {
+    match numerics {
+        Numerics::Declared => expand::expand(function),
+        Numerics::Chip(_) => Cow::Owned(expand::expand(&silicon::decomposed(function)).into_owned()),
+        Numerics::Fp32 => Cow::Owned(expand::expand(&wide::widened(function)).into_owned()),
     }
 }
 
@@ -90,6 +109,8 @@ struct SoftwareLoaded {
     aliases: Vec<(usize, usize)>,
     schedule: Schedule,
     constants: HostMemory,
+    /// See [`Context::lookups`].
+    lookups: Option<Vec<Lookup>>,
     fault: Fault,
     /// The arena and each thread's scratch; a call holds them.
     working: Mutex<Working>,
@@ -119,9 +140,10 @@ impl SoftwareLoaded {
         function: &Function,
         options: LoadOptions,
         pool: Arc<rayon::ThreadPool>,
+        numerics: Numerics,
     ) -> Result<Self, EngineError> {
-        let function = &*expand::expand(function);
-        let lowered = lower::lower(function, options.fuse)?;
+        let function = &*prepared(function, numerics);
+        let lowered = lower::lower(function, options.fuse, numerics)?;
         let schedule = schedule::schedule(function, &lowered);
         let constants = memory(schedule.constant_bytes)?;
         if let Some(mut bytes) = constants.write() {
@@ -144,6 +166,7 @@ impl SoftwareLoaded {
             working: Mutex::new(Working { arena: memory(schedule.arena_bytes)?, scratch }),
             schedule,
             constants,
+            lookups: lowered.lookups,
             fault: Fault::default(),
         })
     }
@@ -160,7 +183,8 @@ impl SoftwareLoaded {
         self.pool.install(|| {
             let bases = Bases { arena, constants: &self.constants, ports: &bound.ports };
             for (i, scheduled) in self.schedule.instructions.iter().enumerate() {
-                let context = Context { bases: &bases, scratch, fault: &self.fault, instruction: i };
+                let lookups = self.lookups.as_deref();
+                let context = Context { bases: &bases, scratch, fault: &self.fault, instruction: i, lookups };
                 scheduled.instruction.run(&context);
             }
         });

@@ -18,6 +18,7 @@ use crate::kernels::gemm::{Gemm, ProductResult, Shape};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
 use crate::kernels::integer::{Elementwise, IntegerProduct, IntegerReduce, IntegerStep};
 use crate::kernels::lines::{Line, Lines};
+use crate::kernels::silicon::Silicon;
 use crate::kernels::{Access, Instruction};
 
 /// What a node does, on views.
@@ -29,6 +30,8 @@ pub(super) enum Work {
     Copy { from: View, to: View },
     /// `x · y`, and where it is packed.
     Gemm { x: View, y: View, result: ProductView, packed: Option<View> },
+    /// See [`Silicon`].
+    Silicon { x: View, y: View, bias: Option<View>, out: View, packed: View },
     /// See [`Attention`].
     Attention { query: View, key: View, value: View, out: View, mask: ViewMask, scale: f32 },
     /// See [`AttentionGradient`].
@@ -186,6 +189,10 @@ impl Lowering<'_> {
         shape: &[usize],
     ) -> Result<(), EngineError> {
         let (x, y, bias) = self.product_operands(product, shape)?;
+        let result = self.function.operations()[product].results[0];
+        if self.lookups.is_some() && self.function.ty(result).dtype == DType::F16 {
+            return self.silicon_product(product, [x, y], bias, shape);
+        }
         let mut chain =
             Chain { shape: shape.to_vec(), row_axes: Some(vec![shape.len() - 1]), ops: Vec::new() };
         let mut position = HashMap::new();
@@ -466,6 +473,13 @@ impl Work {
                     packed: packed.as_ref().map(place),
                 })
             }
+            Self::Silicon { x, y, bias, out, packed } => Instruction::Silicon(Silicon {
+                x: place(x),
+                y: place(y),
+                bias: bias.as_ref().map(place),
+                out: place(out),
+                packed: place(packed),
+            }),
             Self::Attention { query, key, value, out, mask, scale } => Instruction::Attention(Attention {
                 query: place(query),
                 key: place(key),
@@ -563,6 +577,7 @@ impl Work {
             }
             Self::Copy { .. }
             | Self::Gemm { .. }
+            | Self::Silicon { .. }
             | Self::Attention { .. }
             | Self::AttentionGradient(_)
             | Self::CrossEntropy(_)
@@ -582,6 +597,7 @@ impl Work {
             Self::Chain(_)
             | Self::Copy { .. }
             | Self::Gemm { .. }
+            | Self::Silicon { .. }
             | Self::Attention { .. }
             | Self::AttentionGradient(_)
             | Self::Elementwise { .. }

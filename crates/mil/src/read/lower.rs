@@ -122,7 +122,7 @@ impl<'a> Lowering<'a> {
         let tensor = match &value.content {
             Content::Tensor(tensor) => tensor.clone(),
             Content::Blob(_) if self.arrays.blobs == Blobs::Promote => {
-                let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Param);
+                let v = self.builder.parameter(&format!("{identifier}.blob"), ty, Role::Constant);
                 self.builder.set_path(v, path.into());
                 self.promoted.insert(v);
                 return Ok(v);

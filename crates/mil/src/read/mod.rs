@@ -91,7 +91,7 @@ pub fn read(text: &str, weights: &dyn WeightSource) -> Result<Program, ReadError
 }
 
 /// Checks a text as [`read`] does, without its weight files, and gives the program with each constant of a weight file as a
-/// parameter of the role [`crate::Role::Param`], named by its identifier and `.blob`: the same ops and types at no cost.
+/// parameter of the role [`crate::Role::Constant`], named by its identifier and `.blob`: the same ops and types at no cost.
 ///
 /// `weights` is asked only where an array decides a type (`split_sizes` of ten parts); [`NoWeights`] will mostly do.
 ///

@@ -228,7 +228,7 @@ fn checking_needs_no_weight_files() {
     let program = check(&text, &NoWeights).unwrap();
     let f = &program.functions[0];
     let ports: Vec<_> = f.parameters().iter().map(|p| (p.name.as_str(), p.role)).collect();
-    assert_eq!(ports, [("x", Role::Batch), ("w.blob", Role::Param), ("y.bias.blob", Role::Param)]);
+    assert_eq!(ports, [("x", Role::Batch), ("w.blob", Role::Constant), ("y.bias.blob", Role::Constant)]);
     assert_eq!(f.value(f.parameters()[1].value).path, "layer.weight");
     assert_eq!(f.outputs()[1].name, "w");
     let ill_typed = text.replace("[2, 8]", "[2, 9]");
