@@ -180,6 +180,7 @@ fn subjects(op: &Op) -> &'static [Subject] {
         | Op::Normalisation(_)
         | Op::Channelwise(_)
         | Op::AlongAxis(_)
+        | Op::Random(_)
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }

@@ -84,7 +84,9 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
         }
         Op::Unary { kind: Unary::Gelu(mode), .. } => text(sink, mode.name()),
         Op::Unary { kind, .. } => kind.numbers().iter().for_each(|(_, x)| float(sink, *x)),
-        Op::Einsum(_) | Op::Normalisation(_) | Op::Channelwise(_) | Op::AlongAxis(_) => debug_text(sink, op),
+        Op::Einsum(_) | Op::Normalisation(_) | Op::Channelwise(_) | Op::AlongAxis(_) | Op::Random(_) => {
+            written_out(sink, op);
+        }
         Op::Binary { .. }
         | Op::Compare { .. }
         | Op::Logical { .. }
@@ -128,10 +130,14 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
     }
 }
 
-/// Puts the text of an op that is rarely hashed, its operands all the same: which ones there are is part of it.
-fn debug_text(sink: &mut impl Sink, op: &Op) {
-    let Some(&one) = op.operands().first() else { return text(sink, &format!("{op:?}")) };
-    text(sink, &format!("{:?}", op.map_operands(|_| one)));
+/// Puts an op of a family as its `Debug` text, all operands alike: what is left are its parameters and which optional operands
+/// there are.
+fn written_out(sink: &mut impl Sink, op: &Op) {
+    let written = match op.operands().first() {
+        None => format!("{op:?}"),
+        Some(&first) => format!("{:?}", op.map_operands(|_| first)).replace(&format!("{first:?}"), "_"),
+    };
+    text(sink, &written);
 }
 
 /// Puts a function whole: interface, paths, types, ops and constants.

@@ -162,6 +162,7 @@ impl<'a> Layer<'a> {
             | Op::Normalisation(_)
             | Op::Channelwise(_)
             | Op::AlongAxis(_)
+            | Op::Random(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -566,6 +567,7 @@ pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec
                 | Op::Normalisation(_)
                 | Op::Channelwise(_)
                 | Op::AlongAxis(_)
+                | Op::Random(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

@@ -157,7 +157,7 @@ impl OpClass {
             },
             Op::Softmax { .. } => Self::Exponential,
             Op::Normalisation(_) | Op::AlongAxis(AlongAxis::CumSum { .. }) => Self::Reduction,
-            Op::Channelwise(_) => Self::ElementWise,
+            Op::Channelwise(_) | Op::Random(_) => Self::ElementWise,
             Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
                 ScatterMode::Add => Self::Scatter,
                 ScatterMode::Update => Self::Movement,

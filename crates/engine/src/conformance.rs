@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Function, Op, Opset, Program, Reduce, Role, ScatterMode,
-    TensorType, Unary, ValueId, evaluate,
+    Binary, BuildError, Builder, Compare, Distribution, Function, Op, Opset, Program, Random, Reduce, Role,
+    ScatterMode, TensorType, Unary, ValueId, evaluate,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -505,6 +505,19 @@ fn logic(t: &mut Table) {
         let op = Op::Logical { kind: arcane_mil::Logical::Xor, x: v[0], y: v[1] };
         Ok(vec![f.push_one(op)?, f.unary(Unary::Not, v[0])?])
     });
+    for dtype in FLOATS {
+        let distributions = [
+            Distribution::Uniform { low: -1.0, high: 3.0 },
+            Distribution::Normal { mean: 0.5, deviation: 2.0 },
+            Distribution::Bernoulli { probability: 0.3 },
+        ];
+        for distribution in distributions {
+            t.add("random numbers", EXACT, &[], |f, _| {
+                let random = Random { distribution, seed: 11, shape: vec![3, 5000], dtype };
+                Ok(vec![f.push_one(Op::Random(random))?])
+            });
+        }
+    }
     t.add("bool to float", EXACT, &two[..1], |f, v| {
         Ok(vec![f.cast(v[0], DType::F32), f.cast(v[0], DType::F16)])
     });

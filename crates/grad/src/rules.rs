@@ -20,7 +20,7 @@ use crate::broadcast::{materialise, unreduce};
 pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
     let y = operation.results[0];
     match &operation.op {
-        Op::Const(_) | Op::Fill { .. } | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
+        Op::Const(_) | Op::Fill { .. } | Op::Random(_) | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
         Op::Unary { kind, x } => elementwise::unary(a, *kind, *x, y),
         Op::Cast { x, .. } => cast(a, *x, y),
         Op::Binary { kind, x, y: right } => elementwise::binary(a, *kind, *x, *right, y),

@@ -183,6 +183,10 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
             one(x.dtype, &shape)
         }
         Op::Fill { shape, dtype, .. } => one(*dtype, shape),
+        Op::Random(r) => {
+            ensure!(r.dtype.is_float(), "the numbers are {}, a float type was expected", r.dtype);
+            one(r.dtype, &r.shape)
+        }
     }
 }
 

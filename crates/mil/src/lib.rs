@@ -30,6 +30,7 @@ pub use op::channelwise::{ChannelActivation, Channelwise};
 pub use op::convolution::Convolution;
 pub use op::einsum::Einsum;
 pub use op::normalisation::Normalisation;
+pub use op::random::{Distribution, Random};
 pub use op::unary::{Gelu, Unary};
 pub use op::window::PadType;
 pub use op::{Binary, Compare, Logical, Op, Reduce, ScatterMode};

@@ -8,6 +8,7 @@ pub(crate) mod channelwise;
 pub(crate) mod convolution;
 pub(crate) mod einsum;
 pub(crate) mod normalisation;
+pub(crate) mod random;
 pub(crate) mod unary;
 pub(crate) mod window;
 
@@ -20,6 +21,7 @@ use self::channelwise::Channelwise;
 use self::convolution::Convolution;
 use self::einsum::Einsum;
 use self::normalisation::Normalisation;
+use self::random::Random;
 use self::unary::Unary;
 use crate::ValueId;
 
@@ -204,6 +206,8 @@ pub enum Op {
     Channelwise(Channelwise),
     /// See [`AlongAxis`].
     AlongAxis(AlongAxis),
+    /// See [`Random`].
+    Random(Random),
     /// softmax(Q·Kᵀ/√E + mask)·V with query `[B, .., L, E]`, key `[B, .., S, E]`, value `[B, .., S, F]`, equal batch
     /// dimensions; a `bool` mask keeps where true, a float mask is added.
     ScaledDotProductAttention {
@@ -400,6 +404,7 @@ impl Op {
             Self::Normalisation(n) => n.name(),
             Self::Channelwise(c) => c.name(),
             Self::AlongAxis(a) => a.name(),
+            Self::Random(r) => r.name(),
             Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
             Self::Gather { .. } => "gather",
             Self::GatherAlongAxis { .. } => "gather_along_axis",
@@ -432,7 +437,7 @@ impl Op {
 
     fn for_each_operand(&mut self, mut f: impl FnMut(&mut ValueId)) {
         match self {
-            Self::Const(_) | Self::Fill { .. } => {}
+            Self::Const(_) | Self::Fill { .. } | Self::Random(_) => {}
             Self::Unary { x, .. }
             | Self::Cast { x, .. }
             | Self::Reduce { x, .. }

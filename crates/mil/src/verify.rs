@@ -201,6 +201,7 @@ fn ports_hold(function: &Function) -> Result<(), String> {
     let finite = |op: &Op| match op {
         Op::Unary { kind, .. } => kind.numbers().iter().all(|(name, x)| holds(name, *x)),
         Op::Normalisation(n) => n.numbers().iter().all(|(name, x)| holds(name, *x)),
+        Op::Random(r) => r.numbers().iter().all(|(_, x)| x.is_finite()),
         Op::Fill { dtype, value, .. } => dtype.is_float() || round_to(*dtype, *value) == *value,
         _ => true,
     };

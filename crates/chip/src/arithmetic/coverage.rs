@@ -29,7 +29,8 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Einsum(_)
         | Op::Normalisation(_)
         | Op::Channelwise(_)
-        | Op::AlongAxis(_) => false,
+        | Op::AlongAxis(_)
+        | Op::Random(_) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
         | Op::Const(_)

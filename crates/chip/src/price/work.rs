@@ -110,6 +110,7 @@ impl Work {
             | Op::Normalisation(_)
             | Op::Channelwise(_)
             | Op::AlongAxis(_)
+            | Op::Random(_)
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
             | Op::Scatter { .. }

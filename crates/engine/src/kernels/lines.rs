@@ -79,7 +79,10 @@ unsafe fn load(dtype: DType, from: *const u8, i: usize) -> f64 {
 }
 
 /// Writes an element; integers wrap.
-unsafe fn store(dtype: DType, to: *mut u8, i: usize, value: f64) {
+///
+/// # Safety
+/// `to` must hold more than i elements of the type.
+pub(super) unsafe fn store(dtype: DType, to: *mut u8, i: usize, value: f64) {
     // SAFETY: the caller's pointer holds more than i elements of the type.
     unsafe {
         match dtype {

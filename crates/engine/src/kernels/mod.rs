@@ -20,6 +20,7 @@ pub(crate) mod memory;
 mod microkernel;
 mod pack;
 pub(crate) mod product;
+pub(crate) mod random;
 pub(crate) mod silicon;
 mod skinny;
 
@@ -98,6 +99,8 @@ pub(crate) enum Instruction {
     IntegerProduct(integer::IntegerProduct),
     /// Lines along an axis.
     Lines(lines::Lines),
+    /// Random numbers.
+    Random(random::Numbers),
     /// A plain copy of dense bytes.
     Copy {
         /// From.
@@ -193,6 +196,7 @@ impl Instruction {
             | Self::Elementwise(_)
             | Self::IntegerReduce(_)
             | Self::IntegerProduct(_)
+            | Self::Random(_)
             | Self::Copy { .. } => 0,
         }
     }
@@ -212,6 +216,7 @@ impl Instruction {
             Self::IntegerReduce(_) => "integer_reduce",
             Self::IntegerProduct(_) => "integer_product",
             Self::Lines(_) => "lines",
+            Self::Random(_) => "random",
             Self::Copy { .. } => "copy",
         }
     }
@@ -231,6 +236,7 @@ impl Instruction {
             Self::IntegerReduce(i) => i.run(context),
             Self::IntegerProduct(i) => i.run(context),
             Self::Lines(i) => i.run(context),
+            Self::Random(i) => i.run(context),
             Self::Copy { from, to } => {
                 let bytes = from.len() * from.dtype.size();
                 // SAFETY: both are dense, of one type and length, and the planner keeps them apart.

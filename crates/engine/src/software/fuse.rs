@@ -107,6 +107,7 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Normalisation(_)
         | Op::Channelwise(_)
         | Op::AlongAxis(_)
+        | Op::Random(_)
         | Op::ScaledDotProductAttention { .. }
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }

@@ -1,4 +1,4 @@
-//! Lowering of ops on integers, and of ops along one axis.
+//! Lowering of ops on integers, of ops along one axis, and of random numbers.
 
 use arcane_mil::{AlongAxis, Function, Normalisation, Op, Unary};
 
@@ -7,8 +7,11 @@ use super::lower::Lowering;
 use super::view::View;
 use super::work::Work;
 use crate::EngineError;
-use crate::kernels::integer::{IntegerStep, is_supported};
-use crate::kernels::lines::Line;
+use crate::kernels::index::AxisCut;
+use crate::kernels::integer::{Elementwise, IntegerProduct, IntegerReduce, IntegerStep, is_supported};
+use crate::kernels::lines::{Line, Lines};
+use crate::kernels::random::Numbers;
+use crate::kernels::{Access, Instruction};
 
 /// Whether an op has an operand or a result that chains cannot hold.
 pub(super) fn is_beyond_chains(function: &Function, index: usize) -> bool {
@@ -106,6 +109,43 @@ impl Lowering<'_> {
         let slots = |views: Vec<&View>| views.into_iter().map(|v| v.slot).collect();
         let (reads, writes) = (slots(reads), slots(writes));
         self.node(work, i, reads, writes, Vec::new());
+    }
+}
+
+/// The instruction of such work, on placed views.
+pub(super) fn instruction(work: &Work, place: &dyn Fn(&View) -> Access) -> Instruction {
+    match work {
+        Work::Elementwise { step, operands, out } => Instruction::Elementwise(Elementwise {
+            step: *step,
+            operands: operands.iter().map(place).collect(),
+            out: place(out),
+        }),
+        Work::IntegerReduce { kind, x, reduced, out } => Instruction::IntegerReduce(IntegerReduce {
+            kind: *kind,
+            x: place(x),
+            reduced: reduced.clone(),
+            out: place(out),
+        }),
+        Work::IntegerProduct { x, y, bias, out } => Instruction::IntegerProduct(IntegerProduct {
+            x: place(x),
+            y: place(y),
+            bias: bias.as_ref().map(place),
+            out: place(out),
+        }),
+        Work::Random { random, out } => {
+            Instruction::Random(Numbers { random: random.clone(), out: place(out) })
+        }
+        Work::Lines { what, axis, x, picks, values, indices } => {
+            let cut = AxisCut::new(&x.shape, *axis, *picks, true);
+            Instruction::Lines(Lines {
+                what: *what,
+                x: place(x),
+                cut,
+                values: values.as_ref().map(place),
+                indices: indices.as_ref().map(place),
+            })
+        }
+        _ => unreachable!("the work of another module"),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use arcane_mil::{
-    Binary, HeadGradient, Op, Recognised, Reduce, Region, ScatterMode, ScoreMask, TensorType, Unary, ValueId,
+    Binary, HeadGradient, Op, Random, Recognised, Reduce, Region, ScatterMode, ScoreMask, TensorType, Unary,
+    ValueId,
 };
 use arcane_tensor::DType;
 
@@ -16,8 +17,8 @@ use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_l
 use crate::kernels::fused::Step;
 use crate::kernels::gemm::{Gemm, ProductResult, Shape};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
-use crate::kernels::integer::{Elementwise, IntegerProduct, IntegerReduce, IntegerStep};
-use crate::kernels::lines::{Line, Lines};
+use crate::kernels::integer::IntegerStep;
+use crate::kernels::lines::Line;
 use crate::kernels::silicon::Silicon;
 use crate::kernels::{Access, Instruction};
 
@@ -40,14 +41,16 @@ pub(super) enum Work {
     CrossEntropy(Box<Head>),
     /// See [`Gather`].
     Gather { x: View, indices: View, out: View, cut: AxisCut },
-    /// See [`Elementwise`].
+    /// See [`crate::kernels::integer::Elementwise`].
     Elementwise { step: IntegerStep, operands: Vec<View>, out: View },
-    /// See [`IntegerReduce`].
+    /// See [`crate::kernels::integer::IntegerReduce`].
     IntegerReduce { kind: Reduce, x: View, reduced: Vec<bool>, out: View },
-    /// See [`IntegerProduct`].
+    /// See [`crate::kernels::integer::IntegerProduct`].
     IntegerProduct { x: View, y: View, bias: Option<View>, out: View },
-    /// See [`Lines`].
+    /// See [`crate::kernels::lines::Lines`].
     Lines { what: Line, axis: usize, x: View, picks: usize, values: Option<View>, indices: Option<View> },
+    /// See [`crate::kernels::random::Numbers`].
+    Random { random: Random, out: View },
     /// See [`Scatter`].
     Scatter { data: View, indices: View, updates: View, out: View, cut: AxisCut, mode: ScatterMode },
 }
@@ -160,6 +163,12 @@ impl Lowering<'_> {
             }
             Op::Convolution(_) => Err(self.unsupported(i, "only products of channels are supported here")),
             Op::AlongAxis(_) | Op::Normalisation(_) => self.lines(i),
+            Op::Random(random) => {
+                let out = self.visible(i, result);
+                let writes = vec![out.slot];
+                self.node(Work::Random { random, out }, i, Vec::new(), writes, Vec::new());
+                Ok(())
+            }
             _ => self.integer(i),
         }
     }
@@ -522,33 +531,11 @@ impl Work {
                 out: place(out),
                 cut: *cut,
             }),
-            Self::Elementwise { step, operands, out } => Instruction::Elementwise(Elementwise {
-                step: *step,
-                operands: operands.iter().map(place).collect(),
-                out: place(out),
-            }),
-            Self::IntegerReduce { kind, x, reduced, out } => Instruction::IntegerReduce(IntegerReduce {
-                kind: *kind,
-                x: place(x),
-                reduced: reduced.clone(),
-                out: place(out),
-            }),
-            Self::IntegerProduct { x, y, bias, out } => Instruction::IntegerProduct(IntegerProduct {
-                x: place(x),
-                y: place(y),
-                bias: bias.as_ref().map(place),
-                out: place(out),
-            }),
-            Self::Lines { what, axis, x, picks, values, indices } => {
-                let cut = AxisCut::new(&x.shape, *axis, *picks, true);
-                Instruction::Lines(Lines {
-                    what: *what,
-                    x: place(x),
-                    cut,
-                    values: values.as_ref().map(place),
-                    indices: indices.as_ref().map(place),
-                })
-            }
+            Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Random { .. }
+            | Self::Lines { .. } => super::integer::instruction(self, place),
             Self::Scatter { data, indices, updates, out, cut, mode } => Instruction::Scatter(Scatter {
                 data: place(data),
                 indices: place(indices),
@@ -585,6 +572,7 @@ impl Work {
             | Self::IntegerReduce { .. }
             | Self::IntegerProduct { .. }
             | Self::Lines { .. }
+            | Self::Random { .. }
             | Self::Gather { .. } => false,
         }
     }
@@ -603,7 +591,8 @@ impl Work {
             | Self::Elementwise { .. }
             | Self::IntegerReduce { .. }
             | Self::IntegerProduct { .. }
-            | Self::Lines { .. } => 0,
+            | Self::Lines { .. }
+            | Self::Random { .. } => 0,
         }
     }
 }

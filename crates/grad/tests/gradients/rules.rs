@@ -1,6 +1,8 @@
 //! Each op's rule. The table is a `match` over all ops: an op without an entry does not compile.
 
-use arcane_mil::{Binary, Compare, Convolution, Logical, Op, Reduce, ScatterMode, Unary};
+use arcane_mil::{
+    Binary, Compare, Convolution, Distribution, Logical, Op, Random, Reduce, ScatterMode, Unary,
+};
 use arcane_tensor::{DType, Tensor};
 
 use crate::check::{Check, scrambled};
@@ -29,6 +31,7 @@ macro_rules! cases {
 cases! {
     Op::Const(_) => [constant],
     Op::Fill { .. } => [fill],
+    Op::Random(_) => [random],
     Op::Unary { kind: Unary::Abs, .. } => [abs],
     Op::Unary { kind: Unary::Identity, .. } => [identity],
     Op::Unary { kind: Unary::Sign, .. } => [sign],
@@ -116,6 +119,16 @@ fn fill(check: &Check) {
         let x = c.float(&[2, 3]);
         let k = c.f.fill(DType::F64, &[2, 1], 1.5);
         c.f.mul(x, k)
+    });
+}
+
+fn random(check: &Check) {
+    check.that(|c| {
+        let x = c.float(&[2, 3]);
+        let distribution = Distribution::Normal { mean: 1.0, deviation: 0.5 };
+        let random = Random { distribution, seed: 7, shape: vec![2, 3], dtype: DType::F64 };
+        let noise = c.f.push_one(Op::Random(random))?;
+        c.f.mul(x, noise)
     });
 }
 

@@ -208,6 +208,7 @@ fn compute<'a>(
     let one = match op {
         Op::Const(tensor) => tensor.to_f64s(),
         Op::Fill { value, .. } => vec![*value; ty.len()],
+        Op::Random(r) => (0..ty.len()).map(|i| r.element(i)).collect(),
         Op::Unary { kind, x } => elementwise::unary(*kind, get(*x)),
         Op::Cast { x, dtype } => elementwise::cast(get(*x), *dtype),
         Op::Reshape { x, .. } => get(*x).data.clone(),

@@ -102,6 +102,10 @@ pub(super) fn arguments<'a, 't>(
             vec![("axis", int(*axis)), ("split_sizes", ints("split_sizes", sizes)?), ("x", Value(*x))]
         }
         Op::Tile { x, reps } => vec![("reps", ints("reps", reps)?), ("x", Value(*x))],
+        Op::Random(r) => {
+            let numbers = r.numbers().into_iter().map(|(name, value)| (name, float(r.dtype, value)));
+            numbers.chain([("seed", scalar(r.seed)), ("shape", ints("shape", &r.shape)?)]).collect()
+        }
         Op::Fill { shape, dtype, value } => {
             vec![("shape", ints("shape", shape)?), ("value", float(*dtype, *value))]
         }

@@ -4,6 +4,7 @@ mod along_axis;
 mod convolution;
 mod elementwise;
 mod normalisation;
+mod random;
 
 use arcane_tensor::DType;
 
@@ -55,8 +56,8 @@ const OTHERS: &str = " add_n affine avg_pool band_part batch_to_space classify c
     constexpr_lut_to_sparse constexpr_sparse_blockwise_shift_scale constexpr_sparse_to_dense crop \
     crop_resize depth_to_space dequantize expand_dims fill_like flatten2d gather_nd gru l2_pool list_gather \
     list_length list_read list_scatter list_write lstm make_list max_pool non_maximum_suppression non_zero \
-    one_hot pad pixel_shuffle pixel_unshuffle quantize random_bernoulli random_categorical random_normal \
-    random_uniform range_1d read_state resample reshape_like resize resize_bilinear resize_nearest_neighbor \
+    one_hot pad pixel_shuffle pixel_unshuffle quantize random_categorical \
+    range_1d read_state resample reshape_like resize resize_bilinear resize_nearest_neighbor \
     reverse reverse_sequence rnn scatter_nd shape slice_by_index slice_by_size slice_update sliding_windows \
     space_to_batch space_to_depth squeeze stack tensor_buffer_to_tensor tensor_to_tensor_buffer \
     upsample_bilinear upsample_nearest_neighbor while_loop write_state ";
@@ -104,6 +105,7 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         "reduce_argmax" => along_axis::extreme(a, true),
         "reduce_argmin" => along_axis::extreme(a, false),
         "argsort" => along_axis::argsort(a),
+        "random_uniform" | "random_normal" | "random_bernoulli" => random::random(a),
         "topk" => along_axis::topk(a),
         "cumsum" => along_axis::cumsum(a),
         "scaled_dot_product_attention" => {

@@ -1,8 +1,8 @@
 //! Ops along one axis, by hand; and their text.
 
 use arcane_mil::{
-    AlongAxis, Binary, Builder, ChannelActivation, Channelwise, Gelu, Logical, Op, Opset, Reduce, Role,
-    TensorType, Unary, evaluate,
+    AlongAxis, Binary, Builder, ChannelActivation, Channelwise, Distribution, Gelu, Logical, Op, Opset,
+    Random, Reduce, Role, TensorType, Unary, evaluate,
 };
 use arcane_tensor::DType;
 
@@ -144,6 +144,13 @@ fn every_function(opset: Opset) -> arcane_mil::Function {
         AlongAxis::CumSum { x, axis, exclusive: true, reverse: false },
     ] {
         last = f.push(Op::AlongAxis(op)).unwrap()[0];
+    }
+    for distribution in [
+        Distribution::Uniform { low: -0.5, high: 2.0 },
+        Distribution::Normal { mean: 0.5, deviation: 2.0 },
+        Distribution::Bernoulli { probability: 0.25 },
+    ] {
+        f.push(Op::Random(Random { distribution, seed: 7, shape: vec![2, 3], dtype: DType::F16 })).unwrap();
     }
     f.output("y", last);
     f.finish()

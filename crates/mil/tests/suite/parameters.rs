@@ -1,6 +1,6 @@
 //! Parameters of functions, normalisations and ops along an axis as they are written: defaults, types by opset, refusals.
 
-use arcane_mil::{AlongAxis, Gelu, NoWeights, Normalisation, Op, Unary, read};
+use arcane_mil::{AlongAxis, Distribution, Gelu, NoWeights, Normalisation, Op, Unary, read};
 use arcane_tensor::{DType, round_to};
 
 use super::reading::text;
@@ -117,6 +117,30 @@ fn indices_have_a_type_of_their_own_from_ios17() {
     gives("ios15", &format!("{HALVES} = cumsum(x = x);"), |op| {
         matches!(op, Op::AlongAxis(AlongAxis::CumSum { axis: 0, exclusive: false, reverse: false, .. }))
     });
+}
+
+#[test]
+fn random_numbers_have_the_type_of_their_numbers() {
+    let shape = "shape = tensor<int32, [2]>([2, 3])";
+    gives("ios15", &format!("tensor<fp32, [2, 3]> y = random_uniform({shape});"), |op| {
+        let unit = Distribution::Uniform { low: 0.0, high: 1.0 };
+        matches!(op, Op::Random(r) if r.distribution == unit && r.seed == -1 && r.dtype == DType::F32)
+    });
+    gives(
+        "ios18",
+        &format!("tensor<fp16, [2, 3]> y = random_normal(stddev = fp16(2), seed = int32(5), {shape});"),
+        |op| {
+            let normal = Distribution::Normal { mean: 0.0, deviation: 2.0 };
+            matches!(op, Op::Random(r) if r.distribution == normal && r.seed == 5 && r.dtype == DType::F16)
+        },
+    );
+    let mixed = format!("tensor<fp16, [2, 3]> y = random_uniform(low = fp16(0), high = fp32(1), {shape});");
+    refuses("ios18", &mixed, "high is fp32, expected fp16");
+    refuses(
+        "ios18",
+        &format!("tensor<int32, [2, 3]> y = random_bernoulli(prob = int32(1), {shape});"),
+        "prob is int32",
+    );
 }
 
 #[test]
