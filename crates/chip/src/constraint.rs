@@ -115,21 +115,52 @@ fn subjects(op: &Op) -> &'static [Subject] {
     match op {
         Op::Const(_) => &[Subject::Constant],
         Op::Unary { kind, .. } => match kind {
-            Unary::Abs | Unary::Identity | Unary::Sign => &[Subject::Computation],
             Unary::Square => &[Subject::Computation, Subject::Square],
             Unary::Sqrt => &[Subject::Computation, Subject::Nonlinear, Subject::Root],
             Unary::Rsqrt { .. } => {
                 &[Subject::Computation, Subject::Nonlinear, Subject::Root, Subject::Epsilon]
             }
-            Unary::Log { .. } => &[Subject::Computation, Subject::Nonlinear, Subject::Epsilon],
-            Unary::Exp | Unary::Sigmoid | Unary::Silu => &[Subject::Computation, Subject::Nonlinear],
-        },
-        Op::Binary { kind, .. } => match kind {
-            Binary::Mul => &[Subject::Computation, Subject::Mul],
-            Binary::Add | Binary::Sub | Binary::RealDiv | Binary::Maximum | Binary::Minimum => {
-                &[Subject::Computation]
+            Unary::Log { .. } | Unary::Inverse { .. } => {
+                &[Subject::Computation, Subject::Nonlinear, Subject::Epsilon]
             }
+            Unary::Exp
+            | Unary::Exp2
+            | Unary::Erf
+            | Unary::Sin
+            | Unary::Cos
+            | Unary::Tan
+            | Unary::Asin
+            | Unary::Acos
+            | Unary::Atan
+            | Unary::Atanh
+            | Unary::Sinh
+            | Unary::Cosh
+            | Unary::Tanh
+            | Unary::Sigmoid
+            | Unary::Silu
+            | Unary::Gelu(_)
+            | Unary::Elu { .. }
+            | Unary::ScaledTanh { .. }
+            | Unary::Softplus
+            | Unary::Softsign => &[Subject::Computation, Subject::Nonlinear],
+            Unary::Abs
+            | Unary::Identity
+            | Unary::Sign
+            | Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+            | Unary::Clip { .. }
+            | Unary::Threshold { .. }
+            | Unary::Not
+            | Unary::Relu
+            | Unary::Relu6
+            | Unary::LeakyRelu { .. }
+            | Unary::ClampedRelu { .. }
+            | Unary::ThresholdedRelu { .. }
+            | Unary::SigmoidHard { .. }
+            | Unary::LinearActivation { .. } => &[Subject::Computation],
         },
+        Op::Binary { kind: Binary::Mul, .. } => &[Subject::Computation, Subject::Mul],
         Op::Softmax { .. } => &[Subject::Computation, Subject::Softmax],
         Op::Matmul { .. } => &[Subject::Computation, Subject::Matmul],
         Op::Linear { .. } => &[Subject::Computation, Subject::Linear],
@@ -145,7 +176,8 @@ fn subjects(op: &Op) -> &'static [Subject] {
         Op::Split { .. } => &[Subject::Computation, Subject::Split],
         Op::Tile { .. } => &[Subject::Computation, Subject::Tile],
         Op::Fill { .. } => &[Subject::Computation, Subject::Fill],
-        Op::Slice(_)
+        Op::Binary { .. }
+        | Op::Slice(_)
         | Op::Pad(_)
         | Op::Dimensions(_)
         | Op::Rearrange(_)
@@ -158,6 +190,11 @@ fn subjects(op: &Op) -> &'static [Subject] {
         | Op::Logical { .. }
         | Op::Select { .. }
         | Op::Reduce { .. }
+        | Op::Einsum(_)
+        | Op::Normalisation(_)
+        | Op::Channelwise(_)
+        | Op::AlongAxis(_)
+        | Op::Random(_)
         | Op::Gather { .. }
         | Op::GatherAlongAxis { .. }
         | Op::Scatter { .. }

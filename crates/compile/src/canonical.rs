@@ -75,14 +75,6 @@ pub(crate) fn op(sink: &mut impl Sink, op: &Op) {
     parameters(sink, op);
 }
 
-/// Puts an op of a family as its `Debug` text, all operands alike: what is left are its parameters and which optional operands
-/// there are.
-fn written_out(sink: &mut impl Sink, op: &Op) {
-    let mut operands = op.operands().into_iter();
-    let Some(first) = operands.next() else { return };
-    text(sink, &format!("{:?}", op.map_operands(|_| first)).replace(&format!("{first:?}"), "_"));
-}
-
 /// Puts what an op has beside its name and operands. The number of operands tells which optional ones there are.
 pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
     match op {
@@ -90,9 +82,9 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             ty(sink, &TensorType::new(t.dtype(), t.shape()));
             sink.put(t.bytes());
         }
-        Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, .. } => float(sink, *epsilon),
-        Op::Unary { .. }
-        | Op::Binary { .. }
+        Op::Unary { kind: Unary::Gelu(mode), .. } => text(sink, mode.name()),
+        Op::Unary { kind, .. } => kind.numbers().iter().for_each(|(_, x)| float(sink, *x)),
+        Op::Binary { .. }
         | Op::Compare { .. }
         | Op::Logical { .. }
         | Op::Select { .. }
@@ -103,13 +95,6 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             numbers(sink, axes);
             number(sink, usize::from(*keep_dims));
         }
-        Op::Convolution(_)
-        | Op::TransposedConvolution(_)
-        | Op::Pool(_)
-        | Op::Quantization(_)
-        | Op::Constexpr(_)
-        | Op::Recurrent(_)
-        | Op::State(_) => written_out(sink, op),
         Op::Softmax { axis, .. }
         | Op::Gather { axis, .. }
         | Op::GatherAlongAxis { axis, .. }
@@ -127,7 +112,20 @@ pub(crate) fn parameters(sink: &mut impl Sink, op: &Op) {
             number(sink, *axis);
             numbers(sink, sizes);
         }
-        Op::Slice(_)
+        // A family's parameters are its `Debug` text.
+        Op::Convolution(_)
+        | Op::TransposedConvolution(_)
+        | Op::Einsum(_)
+        | Op::Pool(_)
+        | Op::Normalisation(_)
+        | Op::Channelwise(_)
+        | Op::AlongAxis(_)
+        | Op::Random(_)
+        | Op::Quantization(_)
+        | Op::Constexpr(_)
+        | Op::Recurrent(_)
+        | Op::State(_)
+        | Op::Slice(_)
         | Op::Pad(_)
         | Op::Dimensions(_)
         | Op::Rearrange(_)

@@ -164,6 +164,11 @@ impl<'a> Layer<'a> {
             | Op::Constexpr(_)
             | Op::Recurrent(_)
             | Op::State(_)
+            | Op::Einsum(_)
+            | Op::Normalisation(_)
+            | Op::Channelwise(_)
+            | Op::AlongAxis(_)
+            | Op::Random(_)
             | Op::ScaledDotProductAttention { .. }
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
@@ -576,6 +581,11 @@ pub(crate) fn places(function: &Function, hosted: impl Fn(usize) -> bool) -> Vec
                 | Op::Constexpr(_)
                 | Op::Recurrent(_)
                 | Op::State(_)
+                | Op::Einsum(_)
+                | Op::Normalisation(_)
+                | Op::Channelwise(_)
+                | Op::AlongAxis(_)
+                | Op::Random(_)
                 | Op::ScaledDotProductAttention { .. }
                 | Op::Gather { .. }
                 | Op::GatherAlongAxis { .. }

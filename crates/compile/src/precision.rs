@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    Function, Index, Op, Operation, Parameter, PoolKind, Reduce, Rewriter, Role, ScatterMode, TensorType,
-    Unary, ValueId, remove_dead_code,
+    AlongAxis, Function, Index, Op, Operation, Parameter, PoolKind, Reduce, Rewriter, Role, ScatterMode,
+    TensorType, Unary, ValueId, remove_dead_code,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -55,9 +55,9 @@ impl Precision {
 pub enum OpClass {
     /// `matmul`, `linear`, `scaled_dot_product_attention`.
     Product,
-    /// `square`, `sqrt`, `rsqrt`, `exp`, `log`.
+    /// `square`, `sqrt`, `rsqrt`, `inverse`, `exp`, `exp2`, `log`, `tan`, `sinh`, `cosh`.
     Power,
-    /// Every `reduce_*` but that of exponentials.
+    /// Every `reduce_*` but that of exponentials, normalisations, `cumsum`.
     Reduction,
     /// `softmax` and `reduce_log_sum_exp`.
     Exponential,
@@ -137,20 +137,28 @@ impl OpClass {
             | Op::Linear { .. }
             | Op::Convolution(_)
             | Op::TransposedConvolution(_)
+            | Op::Einsum(_)
             | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
-                Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
-                    Self::Power
-                }
-                Unary::Abs | Unary::Identity | Unary::Sign | Unary::Sigmoid | Unary::Silu => {
-                    Self::ElementWise
-                }
+                Unary::Square
+                | Unary::Sqrt
+                | Unary::Rsqrt { .. }
+                | Unary::Inverse { .. }
+                | Unary::Exp
+                | Unary::Exp2
+                | Unary::Log { .. }
+                | Unary::Tan
+                | Unary::Sinh
+                | Unary::Cosh => Self::Power,
+                _ => Self::ElementWise,
             },
             Op::Reduce { kind, .. } => match kind {
-                Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::SumSquare => Self::Reduction,
                 Reduce::LogSumExp => Self::Exponential,
+                _ => Self::Reduction,
             },
             Op::Softmax { .. } => Self::Exponential,
+            Op::Normalisation(_) | Op::AlongAxis(AlongAxis::CumSum { .. }) => Self::Reduction,
+            Op::Channelwise(_) | Op::Random(_) => Self::ElementWise,
             Op::Pool(p) => match p.kind {
                 PoolKind::Max => Self::Movement,
                 PoolKind::Average { .. } => Self::Reduction,
@@ -188,6 +196,7 @@ impl OpClass {
                 Index::GatherNd { .. } | Index::GatherBatched { .. } | Index::ReverseSequence { .. },
             )
             | Op::Tile { .. }
+            | Op::AlongAxis(_)
             | Op::Gather { .. } => Self::Movement,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
             Op::Cast { .. } | Op::Make(_) => Self::Cast,

@@ -4,6 +4,8 @@
 //! [`arcane_mil::evaluate`], which shares no code with any engine.
 
 mod compressed;
+mod elementwise;
+mod integers;
 mod movement;
 mod products;
 mod recurrent;
@@ -13,8 +15,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arcane_mil::{
-    Binary, BuildError, Builder, Compare, Function, Op, Opset, Program, Reduce, Role, ScatterMode,
-    TensorType, Unary, ValueId, evaluate,
+    Binary, BuildError, Builder, Compare, Distribution, Function, Op, Opset, Program, Random, Reduce, Role,
+    ScatterMode, TensorType, Unary, ValueId, evaluate,
 };
 use arcane_tensor::{DType, Tensor};
 
@@ -226,8 +228,17 @@ pub fn cases() -> Vec<Case> {
         recurrent::recurrences(&mut table, dtype);
     }
     compressed::states(&mut table);
+    for dtype in FLOATS {
+        elementwise::functions(&mut table, dtype);
+        elementwise::rows(&mut table, dtype);
+    }
+    for (dtype, range) in
+        [(DType::F32, SPREAD), (DType::F16, SPREAD), (DType::I32, (-3.0, 3.0)), (DType::I32, (-2e9, 2e9))]
+    {
+        elementwise::along_axis(&mut table, dtype, range);
+    }
     logic(&mut table);
-    integers(&mut table);
+    integers::integers(&mut table);
     table.cases
 }
 
@@ -507,20 +518,24 @@ fn logic(t: &mut Table) {
         let op = Op::Logical { kind: arcane_mil::Logical::Or, x: v[0], y: v[1] };
         Ok(vec![f.push_one(op)?])
     });
+    t.add("logical_xor and logical_not", EXACT, &two, |f, v| {
+        let op = Op::Logical { kind: arcane_mil::Logical::Xor, x: v[0], y: v[1] };
+        Ok(vec![f.push_one(op)?, f.unary(Unary::Not, v[0])?])
+    });
+    for dtype in FLOATS {
+        let distributions = [
+            Distribution::Uniform { low: -1.0, high: 3.0 },
+            Distribution::Normal { mean: 0.5, deviation: 2.0 },
+            Distribution::Bernoulli { probability: 0.3 },
+        ];
+        for distribution in distributions {
+            t.add("random numbers", EXACT, &[], |f, _| {
+                let random = Random { distribution, seed: 11, shape: vec![3, 5000], dtype };
+                Ok(vec![f.push_one(Op::Random(random))?])
+            });
+        }
+    }
     t.add("bool to float", EXACT, &two[..1], |f, v| {
         Ok(vec![f.cast(v[0], DType::F32), f.cast(v[0], DType::F16)])
-    });
-}
-
-fn integers(t: &mut Table) {
-    let int = DType::I32;
-    t.add("int32 windows", EXACT, &[(int, &[4, 6], (-9e8, 9e8))], |f, v| {
-        let moved = f.transpose(v[0], &[1, 0])?;
-        let flat = f.reshape(moved, &[24])?;
-        let pieces = f.split(v[0], 1, &[2, 4])?;
-        Ok(vec![flat, f.concat(&[pieces[1], pieces[0]], 1)?])
-    });
-    t.add("int32 gather", EXACT, &[(int, &[5, 3], (-9e8, 9e8)), (int, &[4], (0.0, 5.0))], |f, v| {
-        Ok(vec![f.gather(v[0], v[1], 0)?])
     });
 }

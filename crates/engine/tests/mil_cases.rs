@@ -14,8 +14,28 @@ use arcane_tensor::{DType, Tensor, read_npz, round_to};
 use serde_json::Value;
 
 /// Families of which every public case has to pass.
-const COMPLETE: [&str; 8] =
-    ["concat_split", "depth_space", "gather", "pad_tile", "resize", "scatter", "shape", "slice"];
+const COMPLETE: [&str; 20] = [
+    "activation",
+    "binary",
+    "cast",
+    "concat_split",
+    "depth_space",
+    "gather",
+    "linear",
+    "logic",
+    "matmul",
+    "norm",
+    "pad_tile",
+    "reduce",
+    "refuse",
+    "resize",
+    "scatter",
+    "sdpa",
+    "shape",
+    "slice",
+    "softmax",
+    "unary",
+];
 
 /// A case and where it stands.
 struct Case {

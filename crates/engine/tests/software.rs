@@ -132,9 +132,9 @@ fn an_index_out_of_range_is_an_error_that_names_it() {
 #[test]
 fn what_the_engine_cannot_run_is_an_error_at_loading() {
     let mut f = Builder::new("main", Opset::Ios18);
-    let x = f.parameter("x", TensorType::new(DType::I32, &[3]), Role::Batch);
+    let x = f.parameter("x", TensorType::new(DType::I64, &[3]), Role::Batch);
     let y = f.add(x, x).expect("well-typed");
     f.output("y", y);
     let error = engine().load(&program(f.finish()), "main", LoadOptions::default()).err().expect("refused");
-    assert_eq!(error.to_string(), "add at `add`: int32 operands are not supported here");
+    assert_eq!(error.to_string(), "add at `add`: int64 operands are not supported here");
 }

@@ -3,24 +3,33 @@
 //! `g` is the adjoint of a result. The spelling of each rule is part of what engines recognise: attention's, softmax's and the
 //! norms' are written in one way only.
 
+mod elementwise;
 mod movement;
+mod normalisation;
 
-use arcane_mil::{Binary, BuildError, Builder, Compare, Op, Operation, Reduce, ScatterMode, Unary, ValueId};
+use arcane_mil::{
+    AlongAxis, BuildError, Builder, Compare, Einsum, Op, Operation, Reduce, ScatterMode, Unary, ValueId,
+};
 use arcane_tensor::DType;
 
 use crate::GradError;
 use crate::adjoint::Adjoints;
-use crate::broadcast::{materialise, reduce_to, unreduce};
+use crate::broadcast::{materialise, unreduce};
 use crate::spatial;
 
 /// Gives to the adjoints of an operation's operands. Some result of it has an adjoint.
 pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
     let y = operation.results[0];
     match &operation.op {
-        Op::Const(_) | Op::Fill { .. } | Op::Make(_) | Op::Compare { .. } | Op::Logical { .. } => Ok(()),
-        Op::Unary { kind, x } => unary(a, *kind, *x, y),
+        Op::Const(_)
+        | Op::Fill { .. }
+        | Op::Make(_)
+        | Op::Random(_)
+        | Op::Compare { .. }
+        | Op::Logical { .. } => Ok(()),
+        Op::Unary { kind, x } => elementwise::unary(a, *kind, *x, y),
         Op::Cast { x, .. } => cast(a, *x, y),
-        Op::Binary { kind, x, y: right } => binary(a, *kind, *x, *right, y),
+        Op::Binary { kind, x, y: right } => elementwise::binary(a, *kind, *x, *right, y),
         Op::Select { cond, a: yes, b: no } => select(a, *cond, *yes, *no, y),
         Op::Reduce { kind, x, axes, keep_dims } => reduce(a, *kind, *x, axes, *keep_dims, y),
         Op::Softmax { x, axis } => {
@@ -47,6 +56,10 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
                 },
             });
         }
+        Op::Einsum(e) => einsum(a, e, y),
+        Op::Normalisation(n) => return normalisation::normalisation(a, n, y),
+        Op::Channelwise(c) => normalisation::channelwise(a, c, y),
+        Op::AlongAxis(op) => along_axis(a, op, operation),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(a, [*query, *key, *value], *attn_mask, y)
         }
@@ -108,97 +121,9 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
     .map_err(GradError::from)
 }
 
-fn unary(a: &mut Adjoints<'_>, kind: Unary, x: ValueId, y: ValueId) -> Result<(), BuildError> {
-    let g = a.of(y);
-    a.give(x, |f| {
-        let dtype = f.ty(x).dtype;
-        match kind {
-            Unary::Abs => {
-                let sign = f.unary(Unary::Sign, x)?;
-                f.mul(g, sign)
-            }
-            Unary::Identity => Ok(g),
-            Unary::Sign => Ok(f.scalar(dtype, 0.0)),
-            Unary::Square => {
-                let slope = f.scale(x, 2.0)?;
-                f.mul(slope, g)
-            }
-            Unary::Sqrt => {
-                let half = f.scale(g, 0.5)?;
-                f.real_div(half, y)
-            }
-            Unary::Rsqrt { .. } => {
-                let (half, square) = (f.scale(y, -0.5)?, f.square(y)?);
-                let slope = f.mul(half, square)?;
-                f.mul(slope, g)
-            }
-            Unary::Exp => f.mul(g, y),
-            Unary::Log { epsilon } => {
-                let epsilon = f.scalar(dtype, epsilon);
-                let shifted = f.add(x, epsilon)?;
-                f.real_div(g, shifted)
-            }
-            Unary::Sigmoid => {
-                let one = f.scalar(dtype, 1.0);
-                let (left, right) = (f.mul(g, y)?, f.sub(one, y)?);
-                f.mul(left, right)
-            }
-            Unary::Silu => {
-                let one = f.scalar(dtype, 1.0);
-                let s = f.sigmoid(x)?;
-                let rest = f.sub(one, s)?;
-                let weighted = f.mul(x, rest)?;
-                let sum = f.add(one, weighted)?;
-                let slope = f.mul(s, sum)?;
-                f.mul(g, slope)
-            }
-        }
-    })
-}
-
 fn cast(a: &mut Adjoints<'_>, x: ValueId, y: ValueId) -> Result<(), BuildError> {
     let g = a.of(y);
     a.give(x, |f| Ok(f.cast(g, f.ty(x).dtype)))
-}
-
-fn binary(
-    a: &mut Adjoints<'_>,
-    kind: Binary,
-    x: ValueId,
-    y: ValueId,
-    result: ValueId,
-) -> Result<(), BuildError> {
-    let (g, shape) = (a.of(result), a.f.shape(result));
-    match kind {
-        Binary::Add => {
-            a.give_reduced(x, &shape, |_| Ok(g))?;
-            a.give_reduced(y, &shape, |_| Ok(g))
-        }
-        Binary::Sub => {
-            a.give_reduced(x, &shape, |_| Ok(g))?;
-            a.give(y, |f| {
-                let reduced = reduce_to(f, g, &shape, &f.shape(y))?;
-                f.neg(reduced)
-            })
-        }
-        Binary::Mul => {
-            a.give_reduced(x, &shape, |f| f.mul(g, y))?;
-            a.give_reduced(y, &shape, |f| f.mul(g, x))
-        }
-        Binary::RealDiv => {
-            a.give_reduced(x, &shape, |f| f.real_div(g, y))?;
-            a.give_reduced(y, &shape, |f| {
-                let product = f.mul(g, result)?;
-                let slope = f.real_div(product, y)?;
-                f.neg(slope)
-            })
-        }
-        Binary::Maximum | Binary::Minimum => {
-            let order = if kind == Binary::Maximum { Compare::GreaterEqual } else { Compare::LessEqual };
-            let is_x = a.f.compare(order, x, y)?;
-            select(a, is_x, x, y, result)
-        }
-    }
 }
 
 fn select(
@@ -239,6 +164,27 @@ fn reduce(
             let share = f.real_div(g, count)?;
             let zero = f.scalar(f.ty(x).dtype, 0.0);
             f.select(ties, share, zero)
+        }
+        Reduce::Prod => {
+            let (g, y) = (unreduce(f, g, rank, axes, keep_dims)?, unreduce(f, y, rank, axes, keep_dims)?);
+            let others = f.real_div(y, x)?;
+            f.mul(others, g)
+        }
+        Reduce::L1Norm => {
+            let (g, sign) = (unreduce(f, g, rank, axes, keep_dims)?, f.unary(Unary::Sign, x)?);
+            f.mul(sign, g)
+        }
+        Reduce::L2Norm => {
+            let (g, y) = (unreduce(f, g, rank, axes, keep_dims)?, unreduce(f, y, rank, axes, keep_dims)?);
+            let direction = f.real_div(x, y)?;
+            f.mul(direction, g)
+        }
+        // The sum is e to the result.
+        Reduce::LogSum => {
+            let negative = f.neg(y)?;
+            let inverse = f.unary(Unary::Exp, negative)?;
+            let share = f.mul(g, inverse)?;
+            unreduce(f, share, rank, axes, keep_dims)
         }
         Reduce::SumSquare => {
             let (g, slope) = (unreduce(f, g, rank, axes, keep_dims)?, f.scale(x, 2.0)?);
@@ -314,6 +260,64 @@ fn linear(
         let x = f.reshape(x, &flat(&x_shape))?;
         f.matmul(g, x, true, false)
     })
+}
+
+/// The gradients of `nchw,nwhu->nchu` are products of the matrices of each n and h.
+fn einsum(a: &mut Adjoints<'_>, e: &Einsum, y: ValueId) -> Result<(), BuildError> {
+    let g = a.full(y)?;
+    let shape = a.f.shape(y);
+    let rank = shape.len();
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(rank - 3, rank - 2);
+    let g = a.f.transpose(g, &perm)?;
+    for (operand, other) in [(0, 1), (1, 0)] {
+        let (v, other) = (e.values[operand], e.values[other]);
+        // The operand's shape with the n and h of the result, which it may have been stretched to.
+        let mut full = shape.clone();
+        full[rank - 3] = a.f.shape(v)[rank - 3];
+        full[rank - 1] = a.f.shape(v)[rank - 1];
+        a.give_reduced(v, &full, |f| {
+            let other = f.transpose(other, &perm)?;
+            let d = if operand == 0 {
+                f.matmul(g, other, false, true)?
+            } else {
+                f.matmul(other, g, true, false)?
+            };
+            f.transpose(d, &perm)
+        })?;
+    }
+    Ok(())
+}
+
+fn along_axis(a: &mut Adjoints<'_>, op: &AlongAxis, operation: &Operation) -> Result<(), BuildError> {
+    let y = operation.results[0];
+    match *op {
+        AlongAxis::Extreme { .. } | AlongAxis::Argsort { .. } => Ok(()),
+        AlongAxis::TopK { x, axis, indices: Some(_), .. } => {
+            let g = a.full(y)?;
+            a.give(x, |f| {
+                let zeros = zeros_like(f, x);
+                f.scatter_along_axis_add(zeros, operation.results[1], g, axis)
+            })
+        }
+        // Without indices they are found again.
+        AlongAxis::TopK { x, k, axis, ascending, sort, indices: None } => {
+            let g = a.full(y)?;
+            a.give(x, |f| {
+                let indices = Some(DType::I32);
+                let again = AlongAxis::TopK { x, k, axis, ascending, sort, indices };
+                let found = f.push(Op::AlongAxis(again))?;
+                let zeros = zeros_like(f, x);
+                f.scatter_along_axis_add(zeros, found[1], g, axis)
+            })
+        }
+        AlongAxis::CumSum { x, axis, exclusive, reverse } => {
+            let g = a.full(y)?;
+            a.give(x, |f| {
+                f.push_one(Op::AlongAxis(AlongAxis::CumSum { x: g, axis, exclusive, reverse: !reverse }))
+            })
+        }
+    }
 }
 
 /// The probabilities are computed again, as the op's definition says. A row that the mask hides as a whole has equal

@@ -3,7 +3,8 @@
 use arcane_tensor::{DType, element_count};
 
 use crate::op::rearrange::Factors;
-use crate::{Op, Reduce, StateOp, TensorType, Unary, ValueId};
+use crate::op::unary::Takes;
+use crate::{Op, StateOp, TensorType, Unary, ValueId};
 
 /// Why an op is ill-typed. The message names the operands' types and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,12 +15,16 @@ macro_rules! ensure {
     ($cond:expr, $($arg:tt)*) => { if !$cond { return Err(TypeError(format!($($arg)*))); } };
 }
 
+mod along_axis;
+mod channelwise;
 mod constexpr;
 mod convolution;
 mod dimensions;
+mod einsum;
 mod index;
 mod join;
 mod make;
+mod normalisation;
 mod pad;
 mod pool;
 mod quantize;
@@ -82,9 +87,9 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
                 .ok_or_else(|| TypeError(format!("cond {cond} does not broadcast with {ab:?}")))?;
             one(a.dtype, &shape)
         }
-        Op::Reduce { kind, x, axes, keep_dims } => {
+        Op::Reduce { kind: _, x, axes, keep_dims } => {
             let x = types(*x);
-            reduce(*kind, x, axes, *keep_dims).map(|shape| vec![TensorType::new(x.dtype, &shape)])
+            reduce(x, axes, *keep_dims).map(|shape| vec![TensorType::new(x.dtype, &shape)])
         }
         Op::Softmax { x, axis } => {
             let x = types(*x);
@@ -114,6 +119,10 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
             ensure!(data == state, "data is {data}, {state} was expected as of the state");
             Ok(vec![state.clone()])
         }
+        Op::Einsum(e) => einsum::einsum(e, e.values.map(&types)).map(|t| vec![t]),
+        Op::Normalisation(n) => normalisation::normalisation(n, types).map(|t| vec![t]),
+        Op::Channelwise(c) => channelwise::channelwise(c, types).map(|t| vec![t]),
+        Op::AlongAxis(a) => along_axis::along_axis(a, types(a.place().0)),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             attention(types(*query), types(*key), types(*value), attn_mask.map(&types)).map(|t| vec![t])
         }
@@ -208,20 +217,21 @@ pub fn infer<'a>(op: &Op, types: impl Fn(ValueId) -> &'a TensorType) -> Result<V
             one(x.dtype, &shape)
         }
         Op::Fill { shape, dtype, .. } => one(*dtype, shape),
+        Op::Random(r) => {
+            ensure!(r.dtype.is_float(), "the numbers are {}, a float type was expected", r.dtype);
+            one(r.dtype, &r.shape)
+        }
     }
 }
 
 fn unary(kind: Unary, x: &TensorType) -> Result<(), TypeError> {
-    match kind {
-        Unary::Identity => Ok(()),
-        Unary::Abs | Unary::Sign | Unary::Square => {
-            ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected");
-            Ok(())
-        }
-        Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } | Unary::Sigmoid | Unary::Silu => {
-            float(x, "x")
-        }
+    match kind.takes() {
+        Takes::Any => {}
+        Takes::Bool => ensure!(x.dtype == DType::Bool, "x is {x}, bool was expected"),
+        Takes::Numeric => ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected"),
+        Takes::Float => float(x, "x")?,
     }
+    Ok(())
 }
 
 fn float(x: &TensorType, name: &str) -> Result<(), TypeError> {
@@ -244,11 +254,8 @@ fn same_dtype_broadcast(x: &TensorType, y: &TensorType) -> Result<Vec<usize>, Ty
     broadcast(&x.shape, &y.shape).ok_or_else(|| TypeError(format!("{x} and {y} do not broadcast")))
 }
 
-fn reduce(kind: Reduce, x: &TensorType, axes: &[usize], keep_dims: bool) -> Result<Vec<usize>, TypeError> {
+fn reduce(x: &TensorType, axes: &[usize], keep_dims: bool) -> Result<Vec<usize>, TypeError> {
     ensure!(x.dtype != DType::Bool, "x is {x}, a numeric type was expected");
-    if kind == Reduce::LogSumExp {
-        float(x, "x")?;
-    }
     ensure!(axes.is_sorted_by(|a, b| a < b), "axes {axes:?} are not sorted and distinct");
     ensure!(axes.iter().all(|&a| a < x.shape.len()), "axes {axes:?} are outside the dimensions of {x}");
     let keep = |(i, &d): (usize, &usize)| match (axes.contains(&i), keep_dims) {

@@ -3,74 +3,55 @@
 //! Families of element-wise ops that share one type rule are one variant with a kind; every other op is a variant of its
 //! own, or one of a family with a module of its own. Axes are stored counted from the front.
 
+pub(crate) mod along_axis;
+pub(crate) mod channelwise;
 pub(crate) mod constexpr;
 pub(crate) mod convolution;
 pub(crate) mod dimensions;
+pub(crate) mod einsum;
 pub(crate) mod index;
 pub(crate) mod join;
 pub(crate) mod make;
+pub(crate) mod normalisation;
 pub(crate) mod pad;
 pub(crate) mod pool;
 pub(crate) mod quantize;
+pub(crate) mod random;
 pub(crate) mod rearrange;
 pub(crate) mod recurrent;
 pub(crate) mod sample;
 pub(crate) mod slice;
 pub(crate) mod state;
 pub(crate) mod transposed;
+pub(crate) mod unary;
 pub(crate) mod window;
 
 use std::sync::Arc;
 
 use arcane_tensor::{DType, Tensor};
 
+use self::along_axis::AlongAxis;
+use self::channelwise::Channelwise;
 use self::constexpr::Constexpr;
 use self::convolution::Convolution;
 use self::dimensions::Dimensions;
+use self::einsum::Einsum;
 use self::index::Index;
 use self::join::Join;
 use self::make::Make;
+use self::normalisation::Normalisation;
 use self::pad::Pad;
 use self::pool::Pool;
 use self::quantize::Quantization;
+use self::random::Random;
 use self::rearrange::Rearrange;
 use self::recurrent::Recurrent;
 use self::sample::Sample;
 use self::slice::Slice;
 use self::state::StateOp;
 use self::transposed::TransposedConvolution;
+use self::unary::Unary;
 use crate::ValueId;
-
-/// Element-wise ops of one operand; the result has the operand's type.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unary {
-    /// |x|
-    Abs,
-    /// x
-    Identity,
-    /// −1, 0 or 1
-    Sign,
-    /// x²
-    Square,
-    /// √x
-    Sqrt,
-    /// 1 / √(x + ε)
-    Rsqrt {
-        /// ε, in the type of x.
-        epsilon: f64,
-    },
-    /// eˣ
-    Exp,
-    /// ln(x + ε)
-    Log {
-        /// ε, in the type of x.
-        epsilon: f64,
-    },
-    /// 1 / (1 + e⁻ˣ)
-    Sigmoid,
-    /// x / (1 + e⁻ˣ)
-    Silu,
-}
 
 /// Element-wise ops of two operands of one type, broadcast as numpy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,8 +62,14 @@ pub enum Binary {
     Sub,
     /// x · y
     Mul,
-    /// x / y; integers truncate toward zero
+    /// x / y; integers truncate toward zero, and x / 0 is 0 for them
     RealDiv,
+    /// ⌊x / y⌋: of a float x / y where y is 0, NaN where x is infinite; of an integer 0 where y is 0
+    FloorDiv,
+    /// x − y·⌊x / y⌋, with the sign of y; by 0 NaN, of integers 0
+    Mod,
+    /// xʸ; of integers truncated and wrapped, and 0 where x is 0 and y negative
+    Pow,
     /// The larger; NaN if either is
     Maximum,
     /// The smaller; NaN if either is
@@ -107,9 +94,10 @@ pub enum Compare {
 pub enum Logical {
     And,
     Or,
+    Xor,
 }
 
-/// Reductions over axes.
+/// Reductions over axes. Results of integers are truncated and wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduce {
     /// Σ x
@@ -120,8 +108,16 @@ pub enum Reduce {
     Max,
     /// The smallest; NaN if any is
     Min,
+    /// Π x
+    Prod,
     /// Σ x²
     SumSquare,
+    /// Σ |x|
+    L1Norm,
+    /// √Σ x²
+    L2Norm,
+    /// ln Σ x
+    LogSum,
     /// ln Σ eˣ with the maximum taken out; all −∞ gives −∞
     LogSumExp,
 }
@@ -157,7 +153,7 @@ pub enum Op {
         /// The operand.
         x: ValueId,
     },
-    /// Conversion to another dtype: floats round to nearest even, float to int truncates, to `bool` is x ≠ 0.
+    /// Conversion to another dtype: floats round to nearest even, float to int truncates and wraps, int to int wraps, to `bool` is x ≠ 0.
     Cast {
         /// The operand.
         x: ValueId,
@@ -252,6 +248,16 @@ pub enum Op {
     Recurrent(Recurrent),
     /// See [`StateOp`].
     State(StateOp),
+    /// See [`Einsum`].
+    Einsum(Einsum),
+    /// See [`Normalisation`].
+    Normalisation(Normalisation),
+    /// See [`Channelwise`].
+    Channelwise(Channelwise),
+    /// See [`AlongAxis`].
+    AlongAxis(AlongAxis),
+    /// See [`Random`].
+    Random(Random),
     /// softmax(Q·Kᵀ/√E + mask)·V with query `[B, .., L, E]`, key `[B, .., S, E]`, value `[B, .., S, F]`, equal batch
     /// dimensions; a `bool` mask keeps where true, a float mask is added.
     ScaledDotProductAttention {
@@ -374,24 +380,6 @@ pub enum Op {
     },
 }
 
-impl Unary {
-    /// The name in MIL.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Abs => "abs",
-            Self::Identity => "identity",
-            Self::Sign => "sign",
-            Self::Square => "square",
-            Self::Sqrt => "sqrt",
-            Self::Rsqrt { .. } => "rsqrt",
-            Self::Exp => "exp",
-            Self::Log { .. } => "log",
-            Self::Sigmoid => "sigmoid",
-            Self::Silu => "silu",
-        }
-    }
-}
-
 impl Binary {
     /// The name in MIL.
     pub const fn name(self) -> &'static str {
@@ -400,6 +388,9 @@ impl Binary {
             Self::Sub => "sub",
             Self::Mul => "mul",
             Self::RealDiv => "real_div",
+            Self::FloorDiv => "floor_div",
+            Self::Mod => "mod",
+            Self::Pow => "pow",
             Self::Maximum => "maximum",
             Self::Minimum => "minimum",
         }
@@ -426,6 +417,7 @@ impl Logical {
         match self {
             Self::And => "logical_and",
             Self::Or => "logical_or",
+            Self::Xor => "logical_xor",
         }
     }
 }
@@ -438,7 +430,11 @@ impl Reduce {
             Self::Mean => "reduce_mean",
             Self::Max => "reduce_max",
             Self::Min => "reduce_min",
+            Self::Prod => "reduce_prod",
             Self::SumSquare => "reduce_sum_square",
+            Self::L1Norm => "reduce_l1_norm",
+            Self::L2Norm => "reduce_l2_norm",
+            Self::LogSum => "reduce_log_sum",
             Self::LogSumExp => "reduce_log_sum_exp",
         }
     }
@@ -485,6 +481,11 @@ impl Op {
             Self::Constexpr(c) => c.name(),
             Self::Recurrent(r) => r.name(),
             Self::State(s) => s.name(),
+            Self::Einsum(_) => "einsum",
+            Self::Normalisation(n) => n.name(),
+            Self::Channelwise(c) => c.name(),
+            Self::AlongAxis(a) => a.name(),
+            Self::Random(r) => r.name(),
             Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
             Self::Gather { .. } => "gather",
             Self::GatherAlongAxis { .. } => "gather_along_axis",
@@ -536,7 +537,7 @@ impl Op {
 
     fn for_each_operand(&mut self, mut f: impl FnMut(&mut ValueId)) {
         match self {
-            Self::Const(_) | Self::Fill { .. } => {}
+            Self::Const(_) | Self::Fill { .. } | Self::Random(_) => {}
             Self::Unary { x, .. }
             | Self::Cast { x, .. }
             | Self::Reduce { x, .. }
@@ -573,6 +574,10 @@ impl Op {
             Self::Constexpr(c) => c.for_each_operand(&mut f),
             Self::Recurrent(r) => r.for_each_operand(&mut f),
             Self::State(s) => s.for_each_operand(&mut f),
+            Self::Einsum(e) => e.for_each_operand(&mut f),
+            Self::Normalisation(n) => n.for_each_operand(&mut f),
+            Self::Channelwise(c) => c.for_each_operand(&mut f),
+            Self::AlongAxis(a) => a.for_each_operand(&mut f),
             Self::ScaledDotProductAttention { query, key, value, attn_mask } => {
                 f(query);
                 f(key);

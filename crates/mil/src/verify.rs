@@ -53,10 +53,11 @@ pub enum VerifyError {
 /// 4. names of parameters and outputs are not empty and unique together;
 /// 5. outputs are results of ops, each value at most one output;
 /// 6. aliases name existing ports of equal type, each output and each parameter at most once;
-/// 7. numbers inside ops fit their type: an ε is finite, the value of `fill` is an integer or bool where its dtype is;
+/// 7. numbers inside ops fit their type: an ε is finite, α, β and k are no NaN, the value of `fill` is an integer or bool where its dtype is;
 /// 8. states are parameters of the role [`crate::Role::State`]; each is read and written as [`crate::StateOp`] says;
 /// 9. *strict*: operands that MIL wants constant are: those of [`crate::Constexpr`], weight and bias of `linear` and of
-///    recurrences, scale and zero point, the weight of a dilated `conv`; before ios17 any bias, and the weight of
+///    recurrences, scale and zero point, the weight of a dilated `conv`, what scales and shifts
+///    in normalisations and activations by channel; before ios17 any bias, and the weight of
 ///    `conv_transpose`.
 ///
 /// # Errors
@@ -193,6 +194,8 @@ fn constants_hold(
             let weight = dilated.then_some((c.weight, "weight"));
             weight.into_iter().chain(c.bias.filter(|_| old).map(|b| (b, "bias"))).collect()
         }
+        Op::Normalisation(n) => n.constants(),
+        Op::Channelwise(c) => c.constants(),
         Op::TransposedConvolution(c) if old => {
             std::iter::once((c.weight, "weight")).chain(c.bias.map(|b| (b, "bias"))).collect()
         }
@@ -256,10 +259,12 @@ fn ports_hold(function: &Function) -> Result<(), String> {
             return Err(format!("output `{}` or parameter `{}` is aliased twice", o.name, p.name));
         }
     }
+    // What clips may be infinite.
+    let holds = |name: &str, x: f64| if name == "epsilon" { x.is_finite() } else { !x.is_nan() };
     let finite = |op: &Op| match op {
-        Op::Unary { kind: crate::Unary::Rsqrt { epsilon } | crate::Unary::Log { epsilon }, .. } => {
-            epsilon.is_finite()
-        }
+        Op::Unary { kind, .. } => kind.numbers().iter().all(|(name, x)| holds(name, *x)),
+        Op::Normalisation(n) => n.numbers().iter().all(|(name, x)| holds(name, *x)),
+        Op::Random(r) => r.numbers().iter().all(|(_, x)| x.is_finite()),
         Op::Fill { dtype, value, .. } => dtype.is_float() || round_to(*dtype, *value) == *value,
         _ => true,
     };

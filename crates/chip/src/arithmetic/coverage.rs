@@ -20,7 +20,9 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         Op::Unary { kind, .. } => unary(tables, *kind, 0).is_some(),
         Op::Binary { kind, .. } => binary(tables, *kind, 0, 0).is_some(),
         Op::Convolution(c) => c.groups == 1 && c.is_pointwise(&function.ty(c.weight).shape),
-        Op::Reduce { kind, .. } => *kind != Reduce::LogSumExp,
+        Op::Reduce { kind, .. } => {
+            matches!(kind, Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::SumSquare)
+        }
         Op::Scatter { mode, .. }
         | Op::ScatterAlongAxis { mode, .. }
         | Op::Index(Index::ScatterNd { mode, .. }) => *mode == ScatterMode::Update,
@@ -30,7 +32,12 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Pool(_)
         | Op::Quantization(_)
         | Op::Recurrent(_)
-        | Op::Sample(_) => false,
+        | Op::Sample(_)
+        | Op::Einsum(_)
+        | Op::Normalisation(_)
+        | Op::Channelwise(_)
+        | Op::AlongAxis(_)
+        | Op::Random(_) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
         | Op::Const(_)

@@ -1,6 +1,6 @@
 //! Element-wise ops and sums. Everything is computed wide and rounded once, half away from zero.
 
-use arcane_mil::{Binary, Unary};
+use arcane_mil::{Binary, Gelu, Unary};
 
 use super::Tables;
 use super::activation::{Activation, activation, reciprocal};
@@ -9,7 +9,7 @@ use super::half::{rounded, value};
 /// An op of two fp16 numbers.
 ///
 /// A quotient is the product with a tabulated reciprocal (ironmill, M2: the error of a true division is three times less).
-/// `None` if it needs tables that are not known.
+/// `None` if it needs tables that are not known, or is not modelled.
 pub fn binary(tables: Tables, kind: Binary, x: u16, y: u16) -> Option<u16> {
     let (a, b) = (value(x), value(y));
     Some(rounded(match kind {
@@ -22,10 +22,11 @@ pub fn binary(tables: Tables, kind: Binary, x: u16, y: u16) -> Option<u16> {
             Tables::H16 => a * value(reciprocal(y)),
             Tables::Unknown => return None,
         },
+        Binary::FloorDiv | Binary::Mod | Binary::Pow => return None,
     }))
 }
 
-/// An op of one fp16 number; `None` if it needs tables that are not known.
+/// An op of one fp16 number; `None` if it needs tables that are not known, or is not modelled.
 pub fn unary(tables: Tables, kind: Unary, x: u16) -> Option<u16> {
     let a = value(x);
     let function = match kind {
@@ -35,10 +36,16 @@ pub fn unary(tables: Tables, kind: Unary, x: u16) -> Option<u16> {
         Unary::Square => return Some(rounded(a * a)),
         Unary::Sqrt => Activation::Sqrt,
         Unary::Rsqrt { epsilon } => Activation::Rsqrt { epsilon },
+        Unary::Inverse { epsilon } => Activation::Inverse { epsilon },
         Unary::Exp => Activation::Exp,
+        Unary::Exp2 => Activation::Exp2,
+        Unary::Erf => Activation::Erf,
+        Unary::Tanh => Activation::Tanh,
+        Unary::Gelu(Gelu::Exact | Gelu::Tanh) => Activation::Gelu,
         Unary::Log { epsilon } => Activation::Log { epsilon },
         Unary::Sigmoid => Activation::Sigmoid,
         Unary::Silu => Activation::Silu,
+        _ => return None,
     };
     match tables {
         Tables::H16 => Some(activation(function, x)),

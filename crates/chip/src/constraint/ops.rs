@@ -275,7 +275,9 @@ pub(super) fn root_of_reduction(site: &Site<'_>) -> Option<Finding> {
 }
 
 pub(super) fn epsilon(site: &Site<'_>) -> Option<Finding> {
-    let Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, x } = &site.operation.op else {
+    let Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon } | Unary::Inverse { epsilon }, x } =
+        &site.operation.op
+    else {
         return None;
     };
     let limit = *site.chip.limits.min_epsilon;

@@ -95,6 +95,13 @@ impl Work {
                 work.positions = x.len() as f64 / x.shape[1].max(1) as f64;
                 true
             }
+            Op::Einsum(e) => {
+                let inner = ty(e.values[0]).shape.last().copied().unwrap_or(1);
+                let result = ty(operation.results[0]);
+                work.flops = 2.0 * result.len() as f64 * inner as f64;
+                work.positions = result.shape[result.shape.len() - 3] as f64;
+                true
+            }
             Op::ScaledDotProductAttention { query, key, value, .. } => {
                 work.attention(ty(*query), ty(*key), ty(*value));
                 true
@@ -112,6 +119,10 @@ impl Work {
             | Op::Select { .. }
             | Op::Reduce { .. }
             | Op::Softmax { .. }
+            | Op::Normalisation(_)
+            | Op::Channelwise(_)
+            | Op::AlongAxis(_)
+            | Op::Random(_)
             | Op::Gather { .. }
             | Op::GatherAlongAxis { .. }
             | Op::Scatter { .. }

@@ -110,11 +110,11 @@ fn is_neutral(f: &Function, kind: Binary, kept: ValueId, other: ValueId, on_righ
     let same = |wanted: f64| value.to_bits() == wanted.to_bits();
     let neutral = match kind {
         Binary::Mul => same(1.0),
-        Binary::RealDiv => on_right && same(1.0),
+        Binary::RealDiv | Binary::Pow => on_right && same(1.0),
         Binary::Sub => on_right && same(0.0),
         Binary::Add if f.ty(kept).dtype.is_float() => same(-0.0),
         Binary::Add => same(0.0),
-        Binary::Maximum | Binary::Minimum => false,
+        Binary::FloorDiv | Binary::Mod | Binary::Maximum | Binary::Minimum => false,
     };
     let shape = &f.ty(kept).shape;
     neutral && broadcast(shape, &f.ty(other).shape).as_ref() == Some(shape)

@@ -309,7 +309,8 @@ impl Fused {
                 Reduce::Max => f64::from(column.fold(f32::NEG_INFINITY, |a, b| maximum(a, b as f32))),
                 Reduce::Min => f64::from(column.fold(f32::INFINITY, |a, b| minimum(a, b as f32))),
                 Reduce::Mean => column.sum::<f64>() / count as f64,
-                Reduce::Sum | Reduce::SumSquare | Reduce::LogSumExp => column.sum::<f64>(),
+                Reduce::Sum | Reduce::SumSquare => column.sum::<f64>(),
+                row => unreachable!("{} is a reduction of rows", row.name()),
             };
             let away = context.lookups.is_some() && reduction.to.dtype == DType::F16;
             let value = if away { round_f16_away_wide(value) } else { value as f32 };
@@ -326,7 +327,7 @@ fn start_of(kind: Reduce) -> f64 {
     match kind {
         Reduce::Max => f64::NEG_INFINITY,
         Reduce::Min => f64::INFINITY,
-        Reduce::Sum | Reduce::Mean | Reduce::SumSquare | Reduce::LogSumExp => 0.0,
+        _ => 0.0,
     }
 }
 
@@ -652,7 +653,7 @@ unsafe fn combine(kind: Reduce, partial: *mut f64, value: f64, n: usize) {
             Reduce::Max => f64::from(maximum(*partial as f32, value as f32)),
             Reduce::Min => f64::from(minimum(*partial as f32, value as f32)),
             Reduce::Mean => *partial + value * n as f64,
-            Reduce::Sum | Reduce::SumSquare | Reduce::LogSumExp => *partial + value,
+            _ => *partial + value,
         };
     }
 }

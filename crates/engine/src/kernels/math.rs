@@ -68,6 +68,82 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// tanh x: an odd polynomial (Cephes, tanhf) below 0.625, 1 − 2/(e²ˣ + 1) beyond.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    let magnitude = x.abs();
+    let square = x * x;
+    let mut p = -5.704_988_7e-3_f32;
+    p = p * square + 2.063_908_8e-2;
+    p = p * square - 5.373_971e-2;
+    p = p * square + 1.333_144_2e-1;
+    p = p * square - 3.333_328e-1;
+    let near = p * square * x + x;
+    let far = (1.0 - 2.0 / (exp(2.0 * magnitude) + 1.0)).copysign(x);
+    if magnitude > 0.625 { far } else { near }
+}
+
+/// 1 − erf(x) for x ≥ 0, exact where it is small: e^(−x²)/x times a polynomial in 1/x² from 1 on (Cephes, erfcf).
+#[inline(always)]
+fn erfc_of_positive(x: f32, erf_near: f32) -> f32 {
+    let inverse = 1.0 / x;
+    let y = inverse * inverse;
+    let mut p = 2.326_82e-2_f32;
+    p = p * y - 1.387_039_4e-1;
+    p = p * y + 3.687_424_7e-1;
+    p = p * y - 5.824_733e-1;
+    p = p * y + 6.210_005e-1;
+    p = p * y - 4.944_515_3e-1;
+    p = p * y + 3.404_88e-1;
+    p = p * y - 2.741_127e-1;
+    p = p * y + 5.638_259_4e-1;
+    let mut r = -1.047_766_4e1_f32;
+    r = r * y + 1.297_72e1;
+    r = r * y - 7.495_519;
+    r = r * y + 2.921_019;
+    r = r * y - 1.015_265_3;
+    r = r * y + 4.218_463_4e-1;
+    r = r * y - 2.820_767_4e-1;
+    r = r * y + 5.641_895e-1;
+    let p = if x < 2.0 { p } else { r };
+    let far = exp(-x * x) * inverse * p;
+    let far = if x > 10.0 { 0.0 } else { far };
+    if x < 1.0 { 1.0 - erf_near } else { far }
+}
+
+/// erf x for |x| ≤ 1, an odd polynomial (Cephes, erff).
+#[inline(always)]
+fn erf_near(x: f32) -> f32 {
+    let square = x * x;
+    let mut p = 7.853_861e-5_f32;
+    p = p * square - 8.010_194e-4;
+    p = p * square + 5.188_327_6e-3;
+    p = p * square - 2.685_381_2e-2;
+    p = p * square + 1.128_358_5e-1;
+    p = p * square - 3.761_262_6e-1;
+    p = p * square + std::f32::consts::FRAC_2_SQRT_PI;
+    p * x
+}
+
+/// The error function.
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let magnitude = x.abs();
+    let near = erf_near(x);
+    let far = (1.0 - erfc_of_positive(magnitude, near.abs())).copysign(x);
+    let result = if magnitude < 1.0 { near } else { far };
+    if x.is_nan() { x } else { result }
+}
+
+/// x/2 · (1 + erf(x/√2)), relative to its own size where x is negative.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let tail = 0.5 * erfc_of_positive(t, erf_near(t));
+    let result = if x > 0.0 { x * (1.0 - tail) } else { x * tail };
+    if x.is_nan() { x } else { result }
+}
+
 /// The larger; NaN if either is.
 #[inline(always)]
 pub(crate) fn maximum(a: f32, b: f32) -> f32 {
@@ -142,7 +218,7 @@ mod tests {
     use arcane_chip::arithmetic::{rounded, value};
     use half::f16;
 
-    use super::{exp, extreme, maximum, round_f16, round_f16_away, sum};
+    use super::{erf, exp, extreme, gelu, maximum, round_f16, round_f16_away, sum, tanh};
 
     #[test]
     fn rounding_away_is_that_of_the_scalar_model() {
@@ -193,6 +269,39 @@ mod tests {
             assert!((f64::from(exp(x)) - want).abs() <= 2.0 * unit, "exp({x}) = {}, not {want}", exp(x));
             x += 0.000_97;
         }
+    }
+
+    #[test]
+    fn tanh_and_erf_are_within_four_units() {
+        let close = |name: &str, x: f32, got: f32, want: f64| {
+            let unit = f64::from(f32::EPSILON) * want.abs().max(f64::from(f32::MIN_POSITIVE));
+            assert!((f64::from(got) - want).abs() <= 4.0 * unit, "{name}({x}) = {got}, not {want}");
+        };
+        let mut x = -12.0f32;
+        while x < 12.0 {
+            close("tanh", x, tanh(x), f64::from(x).tanh());
+            x += 0.000_97;
+        }
+        // Abramowitz and Stegun, table 7.1.
+        for (x, want) in [
+            (0.1f32, 0.112_462_917_694_915),
+            (0.5, 0.520_499_877_813_046_5),
+            (1.0, 0.842_700_792_949_714_9),
+            (1.5, 0.966_105_146_475_310_7),
+            (2.0, 0.995_322_265_018_952_7),
+            (3.0, 0.999_977_909_503_001_4),
+            (9.0, 1.0),
+        ] {
+            close("erf", x, erf(x), want);
+            close("erf", -x, erf(-x), -want);
+        }
+        // x·Φ(x) with Φ(−5) of 2.866515718791939e-7.
+        assert!((gelu(-5.0) / -1.433_257_9e-6 - 1.0).abs() < 1e-5, "{}", gelu(-5.0));
+        for f in [tanh, erf] {
+            assert_eq!((f(0.0), f(f32::INFINITY), f(f32::NEG_INFINITY)), (0.0, 1.0, -1.0));
+            assert!(f(f32::NAN).is_nan());
+        }
+        assert!(gelu(f32::NAN).is_nan());
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(crate) mod cross_entropy;
 pub(crate) mod fused;
 pub(crate) mod gemm;
 pub(crate) mod index;
+pub(crate) mod integer;
+pub(crate) mod lines;
 pub(crate) mod math;
 pub(crate) mod memory;
 mod microkernel;
@@ -21,6 +23,7 @@ pub(crate) mod nd;
 mod pack;
 pub(crate) mod product;
 pub(crate) mod quantize;
+pub(crate) mod random;
 pub(crate) mod recurrent;
 pub(crate) mod region;
 pub(crate) mod routine;
@@ -115,6 +118,16 @@ pub(crate) enum Instruction {
     Sampling(sample::Sampling),
     /// A window at a run-time position.
     Region(region::Region),
+    /// Element-wise on integers.
+    Elementwise(integer::Elementwise),
+    /// A reduction of integers.
+    IntegerReduce(integer::IntegerReduce),
+    /// A matrix product of integers.
+    IntegerProduct(integer::IntegerProduct),
+    /// Lines along an axis.
+    Lines(lines::Lines),
+    /// Random numbers.
+    Random(random::Numbers),
     /// A plain copy of dense bytes.
     Copy {
         /// From.
@@ -204,6 +217,7 @@ impl Instruction {
             Self::Gemm(i) => i.scratch_bytes(),
             Self::Silicon(i) => i.scratch_bytes(),
             Self::CrossEntropy(_) => cross_entropy::CrossEntropy::scratch_bytes(),
+            Self::Lines(i) => i.scratch_bytes(),
             Self::Routine { routine, .. } => routine.scratch_bytes(),
             Self::Gather(_)
             | Self::Scatter(_)
@@ -213,6 +227,10 @@ impl Instruction {
             | Self::ScatterNd(_)
             | Self::ReverseSequence(_)
             | Self::Sampling(_)
+            | Self::Elementwise(_)
+            | Self::IntegerReduce(_)
+            | Self::IntegerProduct(_)
+            | Self::Random(_)
             | Self::Copy { .. } => 0,
         }
     }
@@ -235,6 +253,11 @@ impl Instruction {
             Self::ScatterNd(_) => "scatter_nd",
             Self::ReverseSequence(_) => "reverse_sequence",
             Self::Sampling(_) => "sampling",
+            Self::Elementwise(_) => "integer_elementwise",
+            Self::IntegerReduce(_) => "integer_reduce",
+            Self::IntegerProduct(_) => "integer_product",
+            Self::Lines(_) => "lines",
+            Self::Random(_) => "random",
             Self::Copy { .. } => "copy",
         }
     }
@@ -257,6 +280,11 @@ impl Instruction {
             Self::ScatterNd(i) => i.run(context),
             Self::ReverseSequence(i) => i.run(context),
             Self::Sampling(i) => i.run(context),
+            Self::Elementwise(i) => i.run(context),
+            Self::IntegerReduce(i) => i.run(context),
+            Self::IntegerProduct(i) => i.run(context),
+            Self::Lines(i) => i.run(context),
+            Self::Random(i) => i.run(context),
             Self::Copy { from, to } => {
                 let bytes = from.len() * from.dtype.size();
                 // SAFETY: both are dense, of one type and length, and the planner keeps them apart.

@@ -5,7 +5,9 @@
 
 mod constexpr;
 mod convolution;
+mod einsum;
 mod movement;
+mod normalisation;
 mod sample;
 
 use std::borrow::Cow;
@@ -13,8 +15,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arcane_mil::{
-    BuildError, Builder, Function, Index, Make, Op, Operation, Rearrangement, Rewriter, Sample, StateOp,
-    TensorType, ValueId,
+    BuildError, Builder, Function, Index, Make, Normalisation, Op, Operation, Rearrangement, Rewriter,
+    Sample, StateOp, TensorType, ValueId,
 };
 use arcane_tensor::Tensor;
 
@@ -117,6 +119,8 @@ fn has_expansion(function: &Function, operation: &Operation) -> bool {
         }
         Op::Index(i) => matches!(i, Index::GatherBatched { .. }),
         Op::Sample(s) => longest <= LONGEST && (s.grid().is_some() || matches!(s, Sample::Affine { .. })),
+        Op::Einsum(_) | Op::Channelwise(_) => true,
+        Op::Normalisation(n) => !matches!(n, Normalisation::LocalResponse { .. }),
         _ => false,
     }
 }
@@ -131,6 +135,9 @@ fn expansion(f: &mut Builder, op: &Op, types: &[&TensorType]) -> Expanded {
         Op::Rearrange(r) => movement::rearrange(f, r, types[0]),
         Op::Index(i) => movement::index(f, i),
         Op::Sample(s) => sample::sample(f, s, types[0]),
+        Op::Einsum(e) => einsum::einsum(f, e),
+        Op::Channelwise(c) => normalisation::channelwise(f, c),
+        Op::Normalisation(n) => normalisation::normalisation(f, n),
         _ => Ok(None),
     }
 }

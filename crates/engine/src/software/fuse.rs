@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use arcane_mil::{Convolution, Function, Op, Reduce, Region, ValueId, regions};
 
 use super::chain::is_chainable;
+use super::integer::is_beyond_chains;
 use super::moves::is_window;
 
 /// Most ops of a cluster: its registers have to stay in cache.
@@ -83,6 +84,19 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Cast { .. }
         | Op::Binary { .. }
         | Op::Compare { .. }
+        | Op::Select { .. }
+        | Op::Reduce { .. }
+        | Op::Fill { .. }
+        | Op::Matmul { .. }
+        | Op::Linear { .. }
+            if is_beyond_chains(function, index) =>
+        {
+            Kind::Single
+        }
+        Op::Unary { .. }
+        | Op::Cast { .. }
+        | Op::Binary { .. }
+        | Op::Compare { .. }
         | Op::Logical { .. }
         | Op::Select { .. }
         | Op::Reduce { .. }
@@ -97,6 +111,11 @@ pub(super) fn kind(function: &Function, index: usize) -> Kind {
         | Op::Recurrent(_)
         | Op::Constexpr(_)
         | Op::State(_)
+        | Op::Einsum(_)
+        | Op::Normalisation(_)
+        | Op::Channelwise(_)
+        | Op::AlongAxis(_)
+        | Op::Random(_)
         | Op::ScaledDotProductAttention { .. }
         | Op::Slice(_)
         | Op::Pad(_)
@@ -123,7 +142,11 @@ pub(super) fn is_row_product(function: &Function, c: &Convolution) -> bool {
 pub(super) fn reduction(reduce: Reduce, shape: &[usize], axes: &[usize]) -> Reduction {
     let long = |&a: &usize| shape[a] > 1;
     let kept: Vec<usize> = (0..shape.len()).filter(|a| !axes.contains(a)).collect();
-    if reduce == Reduce::LogSumExp || !axes.iter().any(long) {
+    let needs_rows = match reduce {
+        Reduce::Prod | Reduce::L1Norm | Reduce::L2Norm | Reduce::LogSum | Reduce::LogSumExp => true,
+        Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::SumSquare => false,
+    };
+    if needs_rows || !axes.iter().any(long) {
         return Reduction::Row(axes.to_vec());
     }
     if !kept.iter().any(long) {

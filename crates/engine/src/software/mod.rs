@@ -9,6 +9,7 @@ mod chain;
 mod expand;
 mod fuse;
 mod indexing;
+mod integer;
 mod lower;
 mod moves;
 mod recurrent;

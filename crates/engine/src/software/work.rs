@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use arcane_mil::{HeadGradient, Op, Recognised, Region, ScatterMode, ScoreMask, TensorType, ValueId};
+use arcane_mil::{
+    HeadGradient, Op, Random, Recognised, Reduce, Region, ScatterMode, ScoreMask, TensorType, ValueId,
+};
 use arcane_tensor::DType;
 
 use super::chain::{Chain, ChainOp, ChainOperand, ChainStep};
@@ -14,6 +16,8 @@ use crate::kernels::cross_entropy::{CrossEntropy, Gradient, chunk_rows, shared_l
 use crate::kernels::fused::Step;
 use crate::kernels::gemm::{Gemm, ProductResult};
 use crate::kernels::index::{AxisCut, Gather, Scatter};
+use crate::kernels::integer::IntegerStep;
+use crate::kernels::lines::Line;
 use crate::kernels::moves::Move;
 use crate::kernels::nd::{GatherNd, ReverseSequence, ScatterNd};
 use crate::kernels::region::Region as Window;
@@ -55,6 +59,16 @@ pub(super) enum Work {
     Sampling { x: View, points: View, images: Option<View>, out: View, kind: SamplingKind },
     /// See [`Gather`].
     Gather { x: View, indices: View, out: View, cut: AxisCut },
+    /// See [`crate::kernels::integer::Elementwise`].
+    Elementwise { step: IntegerStep, operands: Vec<View>, out: View },
+    /// See [`crate::kernels::integer::IntegerReduce`].
+    IntegerReduce { kind: Reduce, x: View, reduced: Vec<bool>, out: View },
+    /// See [`crate::kernels::integer::IntegerProduct`].
+    IntegerProduct { x: View, y: View, bias: Option<View>, out: View },
+    /// See [`crate::kernels::lines::Lines`].
+    Lines { what: Line, axis: usize, x: View, picks: usize, values: Option<View>, indices: Option<View> },
+    /// See [`crate::kernels::random::Numbers`].
+    Random { random: Random, out: View },
     /// See [`Scatter`].
     Scatter { data: View, indices: View, updates: View, out: View, cut: AxisCut, mode: ScatterMode },
 }
@@ -194,7 +208,14 @@ impl Lowering<'_> {
             Op::Quantization(q) => self.quantization(i, &q),
             Op::Recurrent(r) => self.recurrent(i, &r),
             Op::Constexpr(_) => Err(self.unsupported(i, "its operands are no constants that fit each other")),
-            other => unreachable!("{} is no single op", other.name()),
+            Op::AlongAxis(_) | Op::Normalisation(_) => self.lines(i),
+            Op::Random(random) => {
+                let out = self.visible(i, result);
+                let writes = vec![out.slot];
+                self.node(Work::Random { random, out }, i, Vec::new(), writes, Vec::new());
+                Ok(())
+            }
+            _ => self.integer(i),
         }
     }
 
@@ -249,14 +270,13 @@ impl Lowering<'_> {
     }
 
     /// The operands of a product as `[batch.., m, k]` and `[batch.., k, n]`, and the bias of a `linear`.
-    fn product_operands(
+    pub(super) fn product_operands(
         &mut self,
         i: usize,
         shape: &[usize],
     ) -> Result<(View, View, Option<View>), EngineError> {
         let (x, y, bias) = match self.function.operations()[i].op.clone() {
             Op::Matmul { x, y, transpose_x, transpose_y } => {
-                self.floats(i, x)?;
                 let flip = |view: View, transposed: bool| if transposed { view.swap_last() } else { view };
                 let batch = &shape[..shape.len() - 2];
                 let stretch = |v: View| v.broadcast(&[batch, &v.shape[v.shape.len() - 2..]].concat());
@@ -278,7 +298,6 @@ impl Lowering<'_> {
                 (weight.broadcast(&[batch, shape[1], channels]), y, bias)
             }
             Op::Linear { x, weight, bias } => {
-                self.floats(i, x)?;
                 let width = self.function.ty(weight).shape[1];
                 let rows = shape[..shape.len() - 1].iter().product();
                 let x = self.reshaped(i, x, &[rows, width])?;
@@ -528,6 +547,11 @@ impl Work {
                 out: place(out),
                 cut: *cut,
             }),
+            Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Random { .. }
+            | Self::Lines { .. } => super::integer::instruction(self, place),
             Self::Scatter { data, indices, updates, out, cut, mode } => Instruction::Scatter(Scatter {
                 data: place(data),
                 indices: place(indices),
@@ -567,6 +591,11 @@ impl Work {
             | Self::AttentionGradient(_)
             | Self::CrossEntropy(_)
             | Self::Routine { .. }
+            | Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Lines { .. }
+            | Self::Random { .. }
             | Self::Gather { .. } => false,
         }
     }
@@ -589,7 +618,12 @@ impl Work {
             | Self::Silicon { .. }
             | Self::Attention { .. }
             | Self::Routine { .. }
-            | Self::AttentionGradient(_) => 0,
+            | Self::AttentionGradient(_)
+            | Self::Elementwise { .. }
+            | Self::IntegerReduce { .. }
+            | Self::IntegerProduct { .. }
+            | Self::Lines { .. }
+            | Self::Random { .. } => 0,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Each op's rule. The table is a `match` over all ops: an op without an entry does not compile.
 
 use arcane_mil::{
-    Binary, Compare, Constexpr, Convolution, Index, Logical, Op, PadType, Pool, PoolKind, Reduce, Sample,
-    ScatterMode, Slice, TransposedConvolution, Unary,
+    Binary, Compare, Constexpr, Convolution, Distribution, Index, Logical, Op, PadType, Pool, PoolKind,
+    Random, Reduce, Sample, ScatterMode, Slice, TransposedConvolution, Unary,
 };
 use arcane_tensor::{DType, Tensor};
 
 use crate::check::{Check, scrambled};
+use crate::functions::{
+    along_axis, binary as powers_and_remainders, channelwise, einsum, normalisation, pieces,
+    reductions as products_and_norms, smooth,
+};
 use crate::movement::{
     dimensions, gather_nd, joins, made, pad, rearrangements, resized, reverse_sequence, scatter_nd,
     slice_by_index, slice_by_size, slice_update,
@@ -32,6 +36,7 @@ macro_rules! cases {
 cases! {
     Op::Const(_) => [constant],
     Op::Fill { .. } => [fill],
+    Op::Random(_) => [random],
     Op::Unary { kind: Unary::Abs, .. } => [abs],
     Op::Unary { kind: Unary::Identity, .. } => [identity],
     Op::Unary { kind: Unary::Sign, .. } => [sign],
@@ -42,6 +47,24 @@ cases! {
     Op::Unary { kind: Unary::Log { .. }, .. } => [log],
     Op::Unary { kind: Unary::Sigmoid, .. } => [sigmoid],
     Op::Unary { kind: Unary::Silu, .. } => [silu],
+    Op::Unary {
+        kind: Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+            | Unary::Clip { .. }
+            | Unary::Threshold { .. }
+            | Unary::Relu
+            | Unary::Relu6
+            | Unary::LeakyRelu { .. }
+            | Unary::ClampedRelu { .. }
+            | Unary::ThresholdedRelu { .. }
+            | Unary::Elu { .. }
+            | Unary::SigmoidHard { .. },
+        ..
+    } => [pieces],
+    // Has no derivative to ask for.
+    Op::Unary { kind: Unary::Not, .. } => [],
+    Op::Unary { .. } => [smooth],
     Op::Cast { .. } => [cast],
     Op::Binary { kind: Binary::Add, .. } => [add],
     Op::Binary { kind: Binary::Sub, .. } => [sub],
@@ -49,6 +72,7 @@ cases! {
     Op::Binary { kind: Binary::RealDiv, .. } => [real_div],
     Op::Binary { kind: Binary::Maximum, .. } => [maximum],
     Op::Binary { kind: Binary::Minimum, .. } => [minimum],
+    Op::Binary { .. } => [powers_and_remainders],
     Op::Compare { .. } => [compare],
     Op::Logical { .. } => [logical],
     Op::Select { .. } => [select],
@@ -58,7 +82,12 @@ cases! {
     Op::Reduce { kind: Reduce::Min, .. } => [reduce_min],
     Op::Reduce { kind: Reduce::SumSquare, .. } => [reduce_sum_square],
     Op::Reduce { kind: Reduce::LogSumExp, .. } => [reduce_log_sum_exp],
+    Op::Reduce { .. } => [products_and_norms],
     Op::Softmax { .. } => [softmax],
+    Op::Einsum(_) => [einsum],
+    Op::Normalisation(_) => [normalisation],
+    Op::Channelwise(_) => [channelwise],
+    Op::AlongAxis(_) => [along_axis],
     Op::Matmul { .. } => [matmul, matmul_by_itself],
     Op::Linear { .. } => [linear],
     Op::Convolution(_) => [conv, strided_conv],
@@ -114,6 +143,16 @@ fn fill(check: &Check) {
         let x = c.float(&[2, 3]);
         let k = c.f.fill(DType::F64, &[2, 1], 1.5);
         c.f.mul(x, k)
+    });
+}
+
+fn random(check: &Check) {
+    check.that(|c| {
+        let x = c.float(&[2, 3]);
+        let distribution = Distribution::Normal { mean: 1.0, deviation: 0.5 };
+        let random = Random { distribution, seed: 7, shape: vec![2, 3], dtype: DType::F64 };
+        let noise = c.f.push_one(Op::Random(random))?;
+        c.f.mul(x, noise)
     });
 }
 

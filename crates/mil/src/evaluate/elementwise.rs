@@ -1,38 +1,33 @@
 //! Ops that treat each element by itself.
 
-use arcane_tensor::round_to;
+use arcane_tensor::{DType, round_to};
 
 use super::layout::broadcast_offsets;
-use super::{Value, ValueError, wrap};
+use super::{Value, activation, wrap};
 use crate::{Binary, Compare, Logical, TensorType, Unary};
 
 pub(super) fn unary(kind: Unary, x: &Value) -> Vec<f64> {
     let dtype = x.ty.dtype;
-    let f = |x: f64| match kind {
-        Unary::Identity => x,
-        Unary::Abs if dtype.is_int() => wrap(dtype, (x as i128).abs()),
-        Unary::Abs => x.abs(),
-        Unary::Sign if x > 0.0 => 1.0,
-        Unary::Sign if x < 0.0 => -1.0,
-        Unary::Sign if x == 0.0 => 0.0,
-        Unary::Sign => f64::NAN,
-        Unary::Square if dtype.is_int() => wrap(dtype, x as i128 * x as i128),
-        Unary::Square => x * x,
-        Unary::Sqrt => x.sqrt(),
-        Unary::Rsqrt { epsilon } => 1.0 / (x + round_to(dtype, epsilon)).sqrt(),
-        Unary::Exp => x.exp(),
-        Unary::Log { epsilon } => (x + round_to(dtype, epsilon)).ln(),
-        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Silu => x / (1.0 + (-x).exp()),
+    let integer = |x: f64| match kind {
+        Unary::Abs => wrap(dtype, (x as i128).abs()),
+        Unary::Square => wrap(dtype, x as i128 * x as i128),
+        Unary::Exp2 => wrap(dtype, power(2, x as i128)),
+        Unary::Threshold { alpha } => round_to(dtype, larger(x, alpha)),
+        _ => activation::float(kind, dtype, x),
     };
-    x.data.iter().map(|&x| f(x)).collect()
+    let one = |&x: &f64| if dtype.is_int() { integer(x) } else { activation::float(kind, dtype, x) };
+    x.data.iter().map(one).collect()
 }
 
-pub(super) fn binary(kind: Binary, x: &Value, y: &Value, ty: &TensorType) -> Result<Vec<f64>, ValueError> {
-    pairs(x, y, ty)
-        .into_iter()
-        .map(|(x, y)| if ty.dtype.is_int() { integer(kind, x, y, ty) } else { Ok(float(kind, x, y)) })
-        .collect()
+pub(super) fn binary(kind: Binary, x: &Value, y: &Value, ty: &TensorType) -> Vec<f64> {
+    let one = |(x, y)| if ty.dtype.is_int() { integer(kind, x, y, ty) } else { float(kind, x, y) };
+    pairs(x, y, ty).into_iter().map(one).collect()
+}
+
+/// Conversion: an integer is truncated and wrapped; values beyond 64 bits saturate there first, NaN is 0.
+pub(super) fn cast(x: &Value, dtype: DType) -> Vec<f64> {
+    let one = |&x: &f64| if dtype.is_int() { wrap(dtype, i128::from(x as i64)) } else { x };
+    x.data.iter().map(one).collect()
 }
 
 fn float(kind: Binary, x: f64, y: f64) -> f64 {
@@ -41,22 +36,85 @@ fn float(kind: Binary, x: f64, y: f64) -> f64 {
         Binary::Sub => x - y,
         Binary::Mul => x * y,
         Binary::RealDiv => x / y,
+        Binary::FloorDiv => floor_div(x, y),
+        Binary::Mod => modulo(x, y),
+        Binary::Pow => x.powf(y),
         Binary::Maximum => larger(x, y),
         Binary::Minimum => smaller(x, y),
     }
 }
 
-fn integer(kind: Binary, x: f64, y: f64, ty: &TensorType) -> Result<f64, ValueError> {
+fn integer(kind: Binary, x: f64, y: f64, ty: &TensorType) -> f64 {
     let (x, y) = (x as i128, y as i128);
     let exact = match kind {
         Binary::Add => x + y,
         Binary::Sub => x - y,
         Binary::Mul => x * y,
-        Binary::RealDiv => x.checked_div(y).ok_or(ValueError::DivisionByZero)?,
+        Binary::RealDiv => x.checked_div(y).unwrap_or(0),
+        Binary::FloorDiv if y == 0 => 0,
+        Binary::FloorDiv => (x - floored(x, y)) / y,
+        Binary::Mod => floored(x, y),
+        Binary::Pow => power(x, y),
         Binary::Maximum => x.max(y),
         Binary::Minimum => x.min(y),
     };
-    Ok(wrap(ty.dtype, exact))
+    wrap(ty.dtype, exact)
+}
+
+/// The remainder with the divisor's sign, 0 by 0.
+fn floored(x: i128, y: i128) -> i128 {
+    let rest = x.checked_rem(y).unwrap_or(0);
+    if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest }
+}
+
+/// xʸ truncated, of which the low bits are right.
+fn power(x: i128, y: i128) -> i128 {
+    match (x, y) {
+        (1, _) => 1,
+        (-1, _) => {
+            if y % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
+        (_, ..0) => 0,
+        // Fewer than 2^32 factors: squares of what is left.
+        _ => {
+            let (mut result, mut square, mut left) = (1i128, x, y);
+            while left > 0 {
+                if left % 2 == 1 {
+                    result = result.wrapping_mul(square);
+                }
+                square = square.wrapping_mul(square);
+                left /= 2;
+            }
+            result
+        }
+    }
+}
+
+fn floor_div(x: f64, y: f64) -> f64 {
+    if y == 0.0 {
+        x / y
+    } else if x.is_infinite() {
+        f64::NAN
+    } else if y.is_infinite() && x != 0.0 {
+        if (x < 0.0) == (y < 0.0) { 0.0 } else { -1.0 }
+    } else {
+        (x / y).floor()
+    }
+}
+
+fn modulo(x: f64, y: f64) -> f64 {
+    let rest = x % y;
+    if rest == 0.0 {
+        0f64.copysign(y)
+    } else if (rest < 0.0) != (y < 0.0) {
+        rest + y
+    } else {
+        rest
+    }
 }
 
 /// The larger of two, NaN if either is.
@@ -85,6 +143,7 @@ pub(super) fn logical(kind: Logical, x: &Value, y: &Value, ty: &TensorType) -> V
     let holds = |x: bool, y: bool| match kind {
         Logical::And => x && y,
         Logical::Or => x || y,
+        Logical::Xor => x != y,
     };
     pairs(x, y, ty).into_iter().map(|(x, y)| f64::from(u8::from(holds(x != 0.0, y != 0.0)))).collect()
 }

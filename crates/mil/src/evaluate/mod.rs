@@ -7,10 +7,13 @@
 //! - `maximum`, `minimum`, `reduce_max` and `reduce_min` give NaN if an operand is NaN;
 //! - `softmax` of a row that is −∞ throughout is NaN, and so is a row of `scaled_dot_product_attention` in which the mask
 //!   hides every position; `reduce_log_sum_exp` of such a row is −∞;
-//! - integer `real_div` and `reduce_mean` truncate toward zero; division of an integer by zero is an error;
-//! - a `cast` to an integer truncates toward zero and saturates, NaN becomes 0;
+//! - integer results truncate toward zero; `real_div`, `floor_div` and `mod` of an integer by zero give 0;
+//! - a `cast` to an integer truncates toward zero and wraps; beyond 64 bits it saturates first, NaN becomes 0;
+//! - orders put NaN last, extremes and their indices are those of the first NaN;
 //! - a negative index counts from the end of its axis; an index outside it is an error.
 
+mod activation;
+mod along_axis;
 mod constexpr;
 mod convolution;
 mod elementwise;
@@ -18,6 +21,7 @@ mod index;
 mod layout;
 mod make;
 mod movement;
+mod normalisation;
 mod pool;
 mod product;
 mod quantize;
@@ -99,9 +103,6 @@ pub enum ValueError {
         /// The axis's length.
         length: usize,
     },
-    /// An integer is divided by zero.
-    #[error("an integer is divided by zero")]
-    DivisionByZero,
     /// A reduction without a neutral element has nothing to reduce.
     #[error("there is nothing to reduce over")]
     Empty,
@@ -250,10 +251,12 @@ fn compute<'a>(
     let one = match op {
         Op::Const(tensor) => tensor.to_f64s(),
         Op::Fill { value, .. } => vec![*value; ty.len()],
+        Op::Random(r) => (0..ty.len()).map(|i| r.element(i)).collect(),
         Op::Unary { kind, x } => elementwise::unary(*kind, get(*x)),
-        Op::Cast { x, .. } | Op::Reshape { x, .. } => get(*x).data.clone(),
+        Op::Cast { x, dtype } => elementwise::cast(get(*x), *dtype),
+        Op::Reshape { x, .. } => get(*x).data.clone(),
         Op::Dimensions(d) => get(d.x()).data.clone(),
-        Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty)?,
+        Op::Binary { kind, x, y } => elementwise::binary(*kind, get(*x), get(*y), ty),
         Op::Compare { kind, x, y } => elementwise::compare(*kind, get(*x), get(*y), ty),
         Op::Logical { kind, x, y } => elementwise::logical(*kind, get(*x), get(*y), ty),
         Op::Select { cond, a, b } => elementwise::select(get(*cond), get(*a), get(*b), ty),
@@ -276,6 +279,10 @@ fn compute<'a>(
         Op::Recurrent(r) => return Ok(recurrent::recurrent(r, get)),
         Op::State(StateOp::Read { state }) => get(*state).data.clone(),
         Op::State(StateOp::Write { data, .. }) => get(*data).data.clone(),
+        Op::Einsum(e) => product::einsum(e.values.map(get), ty),
+        Op::Normalisation(n) => normalisation::normalisation(n, get),
+        Op::Channelwise(c) => normalisation::channelwise(c, get),
+        Op::AlongAxis(a) => return Ok(along_axis::along_axis(a, get(a.place().0))),
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             product::attention(get(*query), get(*key), get(*value), attn_mask.map(get))
         }

@@ -101,7 +101,8 @@ pub(super) fn combined(dtype: DType, mode: ScatterMode, data: f64, update: f64) 
         ScatterMode::Add if integer => exact(a + b),
         ScatterMode::Sub if integer => exact(a - b),
         ScatterMode::Mul if integer => exact(a * b),
-        ScatterMode::Div if integer && b == 0 => Err(ValueError::DivisionByZero),
+        // As `real_div`.
+        ScatterMode::Div if integer && b == 0 => Ok(0.0),
         ScatterMode::Div if integer => exact(a / b),
         ScatterMode::Add => Ok(data + update),
         ScatterMode::Sub => Ok(data - update),

@@ -52,6 +52,32 @@ pub(super) fn matmul(
     result
 }
 
+/// Σ over w of x[n, c, h, w]·y[n, w, h, u], n being all dimensions before the last three.
+pub(super) fn einsum([x, y]: [&Value; 2], ty: &TensorType) -> Vec<f64> {
+    let rank = ty.shape.len();
+    let inner = x.ty.shape[rank - 1];
+    let (x_strides, y_strides) = (strides(&x.ty.shape), strides(&y.ty.shape));
+    let step = |v: &Value, strides: &[usize], i: usize| if v.ty.shape[i] == 1 { 0 } else { strides[i] };
+    let element = |at: usize| {
+        let (mut rest, mut left, mut right) = (at, 0, 0);
+        for i in (0..rank).rev() {
+            let coordinate = rest % ty.shape[i];
+            rest /= ty.shape[i];
+            // The last dimension is u, and the one before h is c.
+            if i != rank - 1 {
+                left += coordinate * step(x, &x_strides, i);
+            }
+            if i != rank - 3 {
+                right += coordinate * step(y, &y_strides, i);
+            }
+        }
+        let x = Matrix { value: x, start: left, row: 0, col: 1 };
+        let y = Matrix { value: y, start: right, row: y_strides[rank - 3], col: 0 };
+        dot(x, 0, y, 0, inner)
+    };
+    (0..ty.len()).map(element).collect()
+}
+
 /// The matrix of the last two dimensions for each coordinate of the result's batch dimensions.
 fn matrices<'a>(value: &'a Value, transposed: bool, batch: &[usize]) -> Vec<Matrix<'a>> {
     let (own_batch, last) = value.ty.shape.split_at(value.ty.shape.len() - 2);

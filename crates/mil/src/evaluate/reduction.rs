@@ -1,5 +1,7 @@
 //! Ops that combine elements along axes.
 
+use arcane_tensor::{DType, round_to};
+
 use super::elementwise::{larger, smaller};
 use super::layout::{offsets, strides};
 use super::{Value, ValueError, wrap};
@@ -29,12 +31,18 @@ fn float(kind: Reduce, elements: &[f64]) -> Result<f64, ValueError> {
         Reduce::Mean => elements.iter().sum::<f64>() / elements.len() as f64,
         Reduce::Max => extreme(larger)?,
         Reduce::Min => extreme(smaller)?,
+        Reduce::Prod => elements.iter().product(),
         Reduce::SumSquare => elements.iter().map(|x| x * x).sum(),
+        Reduce::L1Norm => elements.iter().map(|x| x.abs()).sum(),
+        Reduce::L2Norm => elements.iter().map(|x| x * x).sum::<f64>().sqrt(),
+        Reduce::LogSum => elements.iter().sum::<f64>().ln(),
         Reduce::LogSumExp => log_sum_exp(elements),
     })
 }
 
 fn integer(kind: Reduce, elements: &[f64], x: &Value) -> Result<f64, ValueError> {
+    let truncated = |x: f64| round_to(DType::I64, x) as i128;
+    let floats = elements;
     let mut elements = elements.iter().map(|&x| x as i128);
     let count = elements.len() as i128;
     let exact = match kind {
@@ -45,7 +53,9 @@ fn integer(kind: Reduce, elements: &[f64], x: &Value) -> Result<f64, ValueError>
         Reduce::SumSquare => {
             elements.try_fold(0i128, |sum, x| sum.checked_add(x * x)).ok_or(ValueError::Inexact)?
         }
-        Reduce::LogSumExp => unreachable!("reduce_log_sum_exp takes floats"),
+        Reduce::Prod => elements.fold(1i128, i128::wrapping_mul),
+        Reduce::L1Norm => elements.map(i128::abs).sum(),
+        Reduce::L2Norm | Reduce::LogSum | Reduce::LogSumExp => truncated(float(kind, floats)?),
     };
     Ok(wrap(x.ty.dtype, exact))
 }

@@ -1,8 +1,10 @@
 //! The arguments of each op in MIL's names.
 
+mod along_axis;
 mod constexpr;
 mod convolution;
 mod movement;
+mod normalisation;
 mod pad;
 mod pool;
 mod quantize;
@@ -10,7 +12,9 @@ mod recurrent;
 mod sample;
 mod slice;
 
-use arcane_tensor::{DType, Tensor};
+use std::borrow::Cow;
+
+use arcane_tensor::{DType, Tensor, round_to};
 
 use super::Unspellable;
 use crate::{Op, Opset, StateOp, TensorType, Unary, ValueId};
@@ -27,7 +31,7 @@ pub(super) enum Argument<'a> {
 
 pub(super) enum Immediate {
     Tensor(Tensor),
-    Text(&'static str),
+    Text(Cow<'static, str>),
 }
 
 use Argument::{Value, Values};
@@ -42,10 +46,16 @@ pub(super) fn arguments<'a, 't>(
 ) -> Result<Vec<Named<'a>>, Unspellable> {
     let mut found = match op {
         Op::Const(_) => Vec::new(),
-        Op::Unary { kind: Unary::Rsqrt { epsilon } | Unary::Log { epsilon }, x } => {
-            vec![("epsilon", float(types(*x).dtype, *epsilon)), ("x", Value(*x))]
+        Op::Unary { kind: Unary::Gelu(mode), x } => vec![("mode", text(mode.name())), ("x", Value(*x))],
+        Op::Unary { kind, x } => {
+            let dtype = types(*x).dtype;
+            let number = |(name, value)| match name {
+                "epsilon" => (name, float(dtype, value)),
+                _ if kind.has_bounds_of_its_type() => (name, float(dtype, value)),
+                _ => (name, real(dtype, value, opset)),
+            };
+            kind.numbers().into_iter().map(number).chain([("x", Value(*x))]).collect()
         }
-        Op::Unary { kind: _, x } => vec![("x", Value(*x))],
         Op::Cast { x, dtype } => vec![("dtype", text(dtype.name())), ("x", Value(*x))],
         Op::Binary { x, y, .. } | Op::Compare { x, y, .. } | Op::Logical { x, y, .. } => {
             vec![("x", Value(*x)), ("y", Value(*y))]
@@ -79,6 +89,10 @@ pub(super) fn arguments<'a, 't>(
             since(Opset::Ios18, opset)?;
             vec![("data", Value(*data)), ("input", Value(*state))]
         }
+        Op::Einsum(e) => vec![("equation", text(e.equation.clone())), ("values", Values(&e.values))],
+        Op::Normalisation(n) => normalisation::normalisation(n, types(n.x()).dtype, opset)?,
+        Op::Channelwise(c) => normalisation::channelwise(c),
+        Op::AlongAxis(a) => along_axis::along_axis(a, opset)?,
         Op::ScaledDotProductAttention { query, key, value, attn_mask } => {
             since(Opset::Ios18, opset)?;
             let mask = attn_mask.map(|m| ("attn_mask", Value(m)));
@@ -117,6 +131,10 @@ pub(super) fn arguments<'a, 't>(
         Op::Index(i) => movement::index(i, opset)?,
         Op::Sample(s) => sample::sample(s, types(s.x()).dtype, opset)?,
         Op::Tile { x, reps } => vec![("reps", ints("reps", reps)?), ("x", Value(*x))],
+        Op::Random(r) => {
+            let numbers = r.numbers().into_iter().map(|(name, value)| (name, float(r.dtype, value)));
+            numbers.chain([("seed", scalar(r.seed)), ("shape", ints("shape", &r.shape)?)]).collect()
+        }
         Op::Fill { shape, dtype, value } => {
             vec![("shape", ints("shape", shape)?), ("value", float(*dtype, *value))]
         }
@@ -155,8 +173,8 @@ fn flag(value: bool) -> Argument<'static> {
     scalar(value)
 }
 
-fn text(value: &'static str) -> Argument<'static> {
-    Argument::Const(Immediate::Text(value))
+fn text(value: impl Into<Cow<'static, str>>) -> Argument<'static> {
+    Argument::Const(Immediate::Text(value.into()))
 }
 
 fn float(dtype: DType, value: f64) -> Argument<'static> {
@@ -181,6 +199,12 @@ fn matrix(parameter: &'static str, rows: &[[usize; 2]; 2]) -> Result<Argument<'s
     let int = |&value: &usize| i32::try_from(value).map_err(|_| Unspellable::TooLarge { parameter, value });
     let data = rows.iter().flatten().map(int).collect::<Result<Vec<i32>, _>>()?;
     Ok(Argument::Const(Immediate::Tensor(Tensor::new(&[2, 2], data).expect("two rows of two"))))
+}
+
+/// A number beside x: of x's type, or from ios17 fp32 if that says it better.
+fn real(dtype: DType, value: f64, opset: Opset) -> Argument<'static> {
+    let exact = round_to(dtype, value) == value || opset < Opset::Ios17 || !dtype.is_float();
+    float(if exact { dtype } else { DType::F32 }, value)
 }
 
 fn ints(parameter: &'static str, values: &[usize]) -> Result<Argument<'static>, Unspellable> {

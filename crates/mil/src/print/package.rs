@@ -191,7 +191,7 @@ fn value_type_of(data_type: i32, shape: &[usize]) -> proto::ValueType {
 
 fn typed(value: Value<'_>) -> (proto::ValueType, proto::Value) {
     match value {
-        Value::Text(text) => (value_type_of(STRING, &[]), string(text)),
+        Value::Text(text) => (value_type_of(STRING, &[]), string(&text)),
         Value::Inline(tensor) => {
             let ty = tensor_type(&TensorType::new(tensor.dtype(), tensor.shape()));
             (ty.clone(), immediate(ty, elements_of(&tensor)))

@@ -60,7 +60,7 @@ pub(super) enum Items<'a> {
 
 /// The value of a constant.
 pub(super) enum Value<'a> {
-    Text(&'static str),
+    Text(Cow<'static, str>),
     Inline(Cow<'a, Tensor>),
     /// An array whose record is at an offset of the weight file.
     Blob(TensorType, u64),

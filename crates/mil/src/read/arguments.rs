@@ -350,14 +350,37 @@ impl<'s, 'a> Arguments<'s, 'a> {
         self.scalar(name, "bool", |t| t.as_slice().map(|v: &[bool]| v[0]))
     }
 
-    /// A float, finite.
-    pub(super) fn float(&mut self, name: &'static str) -> Result<Option<Found<f64>>, Fault> {
-        let float = self.scalar(name, "a float", |t| t.dtype().is_float().then(|| t.get(0)))?;
-        match float {
-            Some(Found { value, at }) if !value.is_finite() => {
-                Err(Fault::new(at, format!("{name} is {value}"), "a finite number"))
+    /// A number of x's type; from ios17 a float of another type will do for a float.
+    pub(super) fn real(&mut self, name: &'static str, x: ValueId) -> Result<Option<Found<f64>>, Fault> {
+        let own = self.ty(x).dtype;
+        let other = self.opset() >= Opset::Ios17 && own.is_float();
+        self.number_of(name, own, other)
+    }
+
+    /// As [`Self::real`], and it has to be there.
+    pub(super) fn required_real(&mut self, name: &'static str, x: ValueId) -> Result<f64, Fault> {
+        self.real(name, x)?.map(|found| found.value).ok_or_else(|| self.missing(name))
+    }
+
+    /// A number of x's type that has to be there.
+    pub(super) fn required_bound(&mut self, name: &'static str, x: ValueId) -> Result<f64, Fault> {
+        let bound = self.number_of(name, self.ty(x).dtype, false)?;
+        bound.map(|found| found.value).ok_or_else(|| self.missing(name))
+    }
+
+    fn number_of(
+        &mut self,
+        name: &'static str,
+        own: DType,
+        other: bool,
+    ) -> Result<Option<Found<f64>>, Fault> {
+        let expected = if other { "fp16 or fp32".into() } else { own.to_string() };
+        let fits = |t: &Tensor| t.dtype() == own || other && matches!(t.dtype(), DType::F16 | DType::F32);
+        match self.scalar(name, &expected, |t| fits(t).then(|| t.get(0)))? {
+            Some(Found { value, at }) if value.is_nan() => {
+                Err(Fault::new(at, format!("{name} is nan"), "a number"))
             }
-            float => Ok(float),
+            number => Ok(number),
         }
     }
 

@@ -1,13 +1,17 @@
 //! The ops by name: their parameters, the types these may have, and their defaults (coremltools 9.0, opsets ios15 to ios18).
 
+mod along_axis;
 mod constexpr;
 mod convolution;
 mod dimensions;
+mod elementwise;
 mod index;
 mod make;
+mod normalisation;
 mod pad;
 mod pool;
 mod quantize;
+mod random;
 mod rearrange;
 mod recurrent;
 mod sample;
@@ -20,20 +24,21 @@ use super::Fault;
 use super::arguments::{Arguments, Class, Found, from_front};
 use super::lexer::shown;
 use super::syntax::MAX_RANK;
-use crate::{Binary, Compare, Logical, Make, Op, Opset, Rearrangement, Reduce, Unary, ValueId};
+use crate::{
+    Binary, ChannelActivation, Compare, Einsum, Logical, Make, Op, Opset, Rearrangement, Reduce, ValueId,
+};
 
-const UNARY: [(Unary, Class); 8] = [
-    (Unary::Abs, Class::Numeric),
-    (Unary::Identity, Class::Any),
-    (Unary::Sign, Class::Numeric),
-    (Unary::Square, Class::Numeric),
-    (Unary::Sqrt, Class::Float),
-    (Unary::Exp, Class::Float),
-    (Unary::Sigmoid, Class::Float),
-    (Unary::Silu, Class::Float),
+const BINARY: [Binary; 9] = [
+    Binary::Add,
+    Binary::Sub,
+    Binary::Mul,
+    Binary::RealDiv,
+    Binary::FloorDiv,
+    Binary::Mod,
+    Binary::Pow,
+    Binary::Maximum,
+    Binary::Minimum,
 ];
-const BINARY: [Binary; 6] =
-    [Binary::Add, Binary::Sub, Binary::Mul, Binary::RealDiv, Binary::Maximum, Binary::Minimum];
 const COMPARE: [Compare; 6] = [
     Compare::Equal,
     Compare::NotEqual,
@@ -42,20 +47,25 @@ const COMPARE: [Compare; 6] = [
     Compare::Greater,
     Compare::GreaterEqual,
 ];
-const LOGICAL: [Logical; 2] = [Logical::And, Logical::Or];
-const REDUCE: [Reduce; 6] =
-    [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::SumSquare, Reduce::LogSumExp];
+const LOGICAL: [Logical; 3] = [Logical::And, Logical::Or, Logical::Xor];
+const REDUCE: [Reduce; 10] = [
+    Reduce::Sum,
+    Reduce::Mean,
+    Reduce::Max,
+    Reduce::Min,
+    Reduce::Prod,
+    Reduce::SumSquare,
+    Reduce::L1Norm,
+    Reduce::L2Norm,
+    Reduce::LogSum,
+    Reduce::LogSumExp,
+];
 const CAST: [DType; 8] =
     [DType::F16, DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8, DType::I16, DType::U16];
 
 /// The ops of MIL that have no counterpart here, for a message that knows them.
-const OTHERS: &str = " acos add_n argsort asin atan atanh batch_norm ceil clamped_relu classify clip cond \
-    conv_quantized cos cosh cumsum einsum elu erf exp2 floor floor_div gelu instance_norm inverse l2_norm \
-    layer_norm leaky_relu linear_activation list_gather list_length list_read list_scatter list_write \
-    local_response_norm logical_not logical_xor make_list mod non_maximum_suppression pow prelu random_bernoulli \
-    random_categorical random_normal random_uniform reduce_argmax reduce_argmin reduce_l1_norm reduce_l2_norm \
-    reduce_log_sum reduce_prod relu relu6 round scaled_tanh sigmoid_hard sin sinh softplus softplus_parametric \
-    softsign tan tanh tensor_buffer_to_tensor tensor_to_tensor_buffer threshold thresholded_relu topk while_loop ";
+const OTHERS: &str = " add_n classify cond conv_quantized list_gather list_length list_read list_scatter list_write \
+    make_list non_maximum_suppression random_categorical tensor_buffer_to_tensor tensor_to_tensor_buffer while_loop ";
 
 type Built = Result<Op, Fault>;
 
@@ -63,8 +73,8 @@ type Built = Result<Op, Fault>;
 pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
     use Class::{Bool, Float, Mask, Numeric, Plain};
     let name = a.op();
-    if let Some((kind, class)) = UNARY.into_iter().find(|(kind, _)| kind.name() == name) {
-        return Ok(Op::Unary { kind, x: a.operand("x", class)? });
+    if let Some(op) = elementwise::unary(a)? {
+        return Ok(op);
     }
     if let Some(kind) = BINARY.into_iter().find(|kind| kind.name() == name) {
         return Ok(Op::Binary { kind, x: a.operand("x", Numeric)?, y: a.operand("y", Numeric)? });
@@ -79,14 +89,6 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         return reduce(a, kind);
     }
     match name {
-        "rsqrt" => {
-            let (x, epsilon) = (a.operand("x", Float)?, epsilon(a, 1e-12)?);
-            Ok(Op::Unary { kind: Unary::Rsqrt { epsilon }, x })
-        }
-        "log" => {
-            let (x, epsilon) = (a.operand("x", Float)?, epsilon(a, 1e-45)?);
-            Ok(Op::Unary { kind: Unary::Log { epsilon }, x })
-        }
         "cast" => cast(a),
         "select" => {
             let cond = a.operand("cond", Bool)?;
@@ -111,6 +113,18 @@ pub(super) fn op(a: &mut Arguments<'_, '_>) -> Built {
         | "constexpr_lut_to_sparse"
         | "constexpr_sparse_blockwise_shift_scale"
         | "constexpr_sparse_to_dense" => constexpr::constexpr(a),
+        "einsum" => einsum(a),
+        "prelu" => elementwise::channelwise(a, ChannelActivation::Prelu),
+        "softplus_parametric" => elementwise::channelwise(a, ChannelActivation::Softplus),
+        "batch_norm" | "instance_norm" | "layer_norm" | "l2_norm" | "local_response_norm" => {
+            normalisation::normalisation(a)
+        }
+        "reduce_argmax" => along_axis::extreme(a, true),
+        "reduce_argmin" => along_axis::extreme(a, false),
+        "argsort" => along_axis::argsort(a),
+        "random_uniform" | "random_normal" | "random_bernoulli" => random::random(a),
+        "topk" => along_axis::topk(a),
+        "cumsum" => along_axis::cumsum(a),
         "scaled_dot_product_attention" => {
             since(a, Opset::Ios18)?;
             let query = a.operand("query", Float)?;
@@ -205,25 +219,34 @@ fn flag(a: &mut Arguments<'_, '_>, name: &'static str) -> Result<bool, Fault> {
     Ok(a.flag(name)?.is_some_and(|found| found.value))
 }
 
-fn epsilon(a: &mut Arguments<'_, '_>, default: f64) -> Result<f64, Fault> {
-    Ok(a.float("epsilon")?.map_or(default, |found| found.value))
-}
-
 fn reduce(a: &mut Arguments<'_, '_>, kind: Reduce) -> Built {
     let x = a.operand("x", Class::Numeric)?;
-    let axes = match a.ints("axes", MAX_RANK)? {
-        None => (0..a.ty(x).shape.len()).collect(),
-        Some(Found { value, at }) => {
-            let axes = value.iter().map(|&axis| from_front(axis, a.ty(x), "axes", at));
-            let mut axes: Vec<usize> = axes.collect::<Result<_, _>>()?;
-            axes.sort_unstable();
-            if let Some([axis, _]) = axes.array_windows().find(|[a, b]| a == b) {
-                return Err(Fault::new(at, format!("axes has axis {axis} twice"), "each once"));
-            }
-            axes
-        }
-    };
+    let axes = axes(a, x)?;
     Ok(Op::Reduce { kind, x, axes, keep_dims: flag(a, "keep_dims")? })
+}
+
+/// `axes` of x, sorted; by default all.
+fn axes(a: &mut Arguments<'_, '_>, x: ValueId) -> Result<Vec<usize>, Fault> {
+    let Some(Found { value, at }) = a.ints("axes", MAX_RANK)? else {
+        return Ok((0..a.ty(x).shape.len()).collect());
+    };
+    let axes = value.iter().map(|&axis| from_front(axis, a.ty(x), "axes", at));
+    let mut axes: Vec<usize> = axes.collect::<Result<_, _>>()?;
+    axes.sort_unstable();
+    if let Some([axis, _]) = axes.array_windows().find(|[a, b]| a == b) {
+        return Err(Fault::new(at, format!("axes has axis {axis} twice"), "each once"));
+    }
+    Ok(axes)
+}
+
+/// A contraction of two operands.
+fn einsum(a: &mut Arguments<'_, '_>) -> Built {
+    let values = a.operands("values", Class::Numeric)?;
+    let Found { value: equation, .. } = a.required_text("equation")?;
+    let Ok(values) = <[ValueId; 2]>::try_from(values.as_slice()) else {
+        return Err(a.fault(format!("values has {} operands", values.len()), "two"));
+    };
+    Ok(Op::Einsum(Einsum { values, equation }))
 }
 
 fn cast(a: &mut Arguments<'_, '_>) -> Built {

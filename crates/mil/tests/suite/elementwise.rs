@@ -93,10 +93,16 @@ fn binary_ops_of_integers() {
     binary(Binary::Maximum, I32, &[1.0, -3.0], &[-2.0, -1.0], &[1.0, -1.0]);
     binary(Binary::Minimum, I32, &[1.0, -3.0], &[-2.0, -1.0], &[-2.0, -3.0]);
     binary(Binary::Sub, DType::U8, &[1.0], &[2.0], &[255.0]);
-    fails(
-        &[i32s(&[2], &[4.0, 1.0]), i32s(&[2], &[2.0, 0.0])],
-        |f, x| f.scope("loss", |f| f.real_div(x[0], x[1])),
-        "real_div at `loss.real_div`: an integer is divided by zero",
+    let signs = [[7.0, -7.0, 7.0, -7.0, 5.0], [2.0, 2.0, -2.0, -2.0, 0.0]];
+    binary(Binary::RealDiv, I32, &signs[0], &signs[1], &[3.0, -3.0, -3.0, 3.0, 0.0]);
+    binary(Binary::FloorDiv, I32, &signs[0], &signs[1], &[3.0, -4.0, -4.0, 3.0, 0.0]);
+    binary(Binary::Mod, I32, &signs[0], &[3.0, 3.0, -3.0, -3.0, 0.0], &[1.0, 2.0, -2.0, -1.0, 0.0]);
+    binary(
+        Binary::Pow,
+        I32,
+        &[3.0, -2.0, 0.0, 7.0, 0.0, -1.0, 3.0],
+        &[4.0, 3.0, 0.0, -1.0, -1.0, -3.0, 21.0],
+        &[81.0, -8.0, 1.0, 0.0, 0.0, -1.0, 1_870_418_611.0],
     );
 }
 
@@ -142,7 +148,12 @@ fn comparisons_are_false_for_nan_except_not_equal() {
 #[test]
 fn logic_and_select() {
     let (x, y) = (bools(&[2, 1], &[0.0, 1.0]), bools(&[2], &[0.0, 1.0]));
-    for (kind, expected) in [(Logical::And, [0.0, 0.0, 0.0, 1.0]), (Logical::Or, [0.0, 1.0, 1.0, 1.0])] {
+    gives(std::slice::from_ref(&y), |f, v| f.unary(Unary::Not, v[0]), &bools(&[2], &[1.0, 0.0]));
+    for (kind, expected) in [
+        (Logical::And, [0.0, 0.0, 0.0, 1.0]),
+        (Logical::Or, [0.0, 1.0, 1.0, 1.0]),
+        (Logical::Xor, [0.0, 1.0, 1.0, 0.0]),
+    ] {
         gives(
             &[x.clone(), y.clone()],
             |f, v| f.push_one(Op::Logical { kind, x: v[0], y: v[1] }),
@@ -162,7 +173,8 @@ fn casts() {
         let x = tensor(from, &[x.len()], x);
         gives(&[x], |f, x| Ok(f.cast(x[0], to)), &tensor(to, &[expected.len()], expected));
     };
-    cast(DType::F32, &[1.9, -1.9, 300.0, NAN], DType::I8, &[1.0, -1.0, 127.0, 0.0]);
+    cast(DType::F32, &[1.9, -1.9, 300.0, NAN], DType::I8, &[1.0, -1.0, 44.0, 0.0]);
+    cast(DType::I32, &[300.0, -1.0], DType::U8, &[44.0, 255.0]);
     cast(DType::F32, &[0.0, 0.3, -1.0, NAN], DType::Bool, &[0.0, 1.0, 1.0, 1.0]);
     cast(DType::F32, &[65504.0, 65520.0, 2049.0], DType::F16, &[65504.0, INF, 2048.0]);
     cast(DType::Bool, &[0.0, 1.0], DType::F16, &[0.0, 1.0]);

@@ -1,12 +1,16 @@
 //! Tests of the public interface.
 
+mod along_axis;
 mod compressed;
 mod elementwise;
 mod evaluator;
+mod functions;
 mod golden;
 mod movement;
 mod mutations;
+mod normalisation;
 mod packages;
+mod parameters;
 mod properties;
 mod reading;
 mod recurrent;

@@ -238,6 +238,16 @@ impl Arguments<'_, '_> {
         Err(Fault::new(at, format!("{name} is {ty}"), format!("{rank} values of bool, one a dimension of x")))
     }
 
+    /// A float of any type, finite.
+    pub(in crate::read) fn float(&mut self, name: &'static str) -> Result<Option<Found<f64>>, Fault> {
+        match self.scalar(name, "a float", |t| t.dtype().is_float().then(|| t.get(0)))? {
+            Some(Found { value, at }) if !value.is_finite() => {
+                Err(Fault::new(at, format!("{name} is {value}"), "a finite number"))
+            }
+            float => Ok(float),
+        }
+    }
+
     /// A float, rounded to a type; by default 0.
     pub(in crate::read) fn float_in(&mut self, name: &'static str, dtype: DType) -> Result<f64, Fault> {
         let found = self.scalar(name, "a float", |t| t.dtype().is_float().then(|| t.get(0)))?;
