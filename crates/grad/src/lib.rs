@@ -111,8 +111,10 @@ fn depends_on(f: &Builder, operations: &[Operation], wrt: &[ValueId]) -> Vec<boo
         if is_flat || !operation.op.operands().iter().any(|v| depends[v.index()]) {
             continue;
         }
+        // Integers that stand for floats: that there is no rule has to be said.
+        let quantised = matches!(operation.op, Op::Quantization(_));
         for &r in &operation.results {
-            depends[r.index()] |= f.ty(r).dtype.is_float();
+            depends[r.index()] |= quantised || f.ty(r).dtype.is_float();
         }
     }
     depends

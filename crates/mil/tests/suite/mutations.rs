@@ -246,7 +246,7 @@ fn statements_are_spelled_as_the_grammar_has_it() {
                 ("int32(", "int32(99999999999"),
                 ("bool(", "bool(1"),
                 ("([", "([1, 1, 1, 1, 1, 1, 1, 1, 1, "),
-                ("val = ", "vel = "),
+                (", val = ", ", vel = "),
                 ("BLOBFILE(", "BLOB("),
                 ("(path = ", "(pith = "),
                 ("(path = ", "(path = int32(1), path = "),
