@@ -137,6 +137,7 @@ impl OpClass {
             | Op::Linear { .. }
             | Op::Convolution(_)
             | Op::TransposedConvolution(_)
+            | Op::Recurrent(_)
             | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
                 Unary::Square | Unary::Sqrt | Unary::Rsqrt { .. } | Unary::Exp | Unary::Log { .. } => {
@@ -156,10 +157,6 @@ impl OpClass {
                 PoolKind::Average { .. } => Self::Reduction,
                 PoolKind::L2 => Self::Power,
             },
-            Op::Recurrent(_) => Self::Product,
-            Op::State(_) => Self::Movement,
-            // Their results have the types that they declare.
-            Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
             Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => match mode {
                 ScatterMode::Add => Self::Scatter,
                 ScatterMode::Update => Self::Movement,
@@ -168,14 +165,16 @@ impl OpClass {
             Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => {
                 Self::ElementWise
             }
-            Op::Reshape { .. }
+            Op::State(_)
+            | Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Split { .. }
             | Op::Concat { .. }
             | Op::Tile { .. }
             | Op::Gather { .. } => Self::Movement,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
-            Op::Cast { .. } => Self::Cast,
+            // Their results have the types that they declare.
+            Op::Cast { .. } | Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
         }
     }
 

@@ -22,9 +22,16 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         Op::Convolution(c) => c.groups == 1 && c.is_pointwise(&function.ty(c.weight).shape),
         Op::Reduce { kind, .. } => *kind != Reduce::LogSumExp,
         Op::Scatter { mode, .. } | Op::ScatterAlongAxis { mode, .. } => *mode == ScatterMode::Update,
-        Op::Softmax { .. } | Op::ScaledDotProductAttention { .. } => false,
+        Op::Softmax { .. }
+        | Op::ScaledDotProductAttention { .. }
+        | Op::TransposedConvolution(_)
+        | Op::Pool(_)
+        | Op::Quantization(_)
+        | Op::Recurrent(_) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
+        | Op::Constexpr(_)
+        | Op::State(_)
         | Op::Const(_)
         | Op::Cast { .. }
         | Op::Compare { .. }

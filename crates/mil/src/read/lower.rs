@@ -298,9 +298,10 @@ impl<'a> Lowering<'a> {
             return Err(Fault::new(at, what, results.len().to_string()));
         }
         for (i, (declared, &v)) in statement.results.iter().zip(&results).enumerate() {
-            let ty = match is_compressed {
-                true => declared.ty.compressed(declared.at)?,
-                false => declared.ty.concrete(declared.at)?,
+            let ty = if is_compressed {
+                declared.ty.compressed(declared.at)?
+            } else {
+                declared.ty.concrete(declared.at)?
             };
             if ty != *self.ty(v) {
                 let what = format!("{} is declared as {ty}", shown(declared.name.text));
