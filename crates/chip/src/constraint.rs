@@ -165,12 +165,6 @@ fn subjects(op: &Op) -> &'static [Subject] {
         Op::Matmul { .. } => &[Subject::Computation, Subject::Matmul],
         Op::Linear { .. } => &[Subject::Computation, Subject::Linear],
         Op::Convolution(_) => &[Subject::Computation, Subject::Convolution],
-        Op::TransposedConvolution(_)
-        | Op::Pool(_)
-        | Op::Quantization(_)
-        | Op::Recurrent(_)
-        | Op::State(_)
-        | Op::Constexpr(_) => &[Subject::Computation],
         Op::ScaledDotProductAttention { .. } => &[Subject::Computation, Subject::Attention],
         Op::Concat { .. } => &[Subject::Computation, Subject::Concat],
         Op::Split { .. } => &[Subject::Computation, Subject::Split],
@@ -200,6 +194,12 @@ fn subjects(op: &Op) -> &'static [Subject] {
         | Op::Scatter { .. }
         | Op::ScatterAlongAxis { .. }
         | Op::Reshape { .. }
+        | Op::TransposedConvolution(_)
+        | Op::Pool(_)
+        | Op::Quantization(_)
+        | Op::Recurrent(_)
+        | Op::State(_)
+        | Op::Constexpr(_)
         | Op::Transpose { .. } => &[Subject::Computation],
     }
 }

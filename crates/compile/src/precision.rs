@@ -138,6 +138,7 @@ impl OpClass {
             | Op::Convolution(_)
             | Op::TransposedConvolution(_)
             | Op::Einsum(_)
+            | Op::Recurrent(_)
             | Op::ScaledDotProductAttention { .. } => Self::Product,
             Op::Unary { kind, .. } => match kind {
                 Unary::Square
@@ -164,10 +165,6 @@ impl OpClass {
                 PoolKind::Average { .. } => Self::Reduction,
                 PoolKind::L2 => Self::Power,
             },
-            Op::Recurrent(_) => Self::Product,
-            Op::State(_) => Self::Movement,
-            // Their results have the types that they declare.
-            Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
             Op::Scatter { mode, .. }
             | Op::ScatterAlongAxis { mode, .. }
             | Op::Index(Index::ScatterNd { mode, .. }) => match mode {
@@ -183,7 +180,8 @@ impl OpClass {
             Op::Binary { .. } | Op::Compare { .. } | Op::Logical { .. } | Op::Select { .. } => {
                 Self::ElementWise
             }
-            Op::Reshape { .. }
+            Op::State(_)
+            | Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Split { .. }
             | Op::Concat { .. }
@@ -199,7 +197,8 @@ impl OpClass {
             | Op::AlongAxis(_)
             | Op::Gather { .. } => Self::Movement,
             Op::Const(_) | Op::Fill { .. } => Self::Constant,
-            Op::Cast { .. } | Op::Make(_) => Self::Cast,
+            // Their results have the types that they declare.
+            Op::Cast { .. } | Op::Make(_) | Op::Quantization(_) | Op::Constexpr(_) => Self::Cast,
         }
     }
 

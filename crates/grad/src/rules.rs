@@ -21,7 +21,9 @@ use crate::spatial;
 pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Result<(), GradError> {
     let y = operation.results[0];
     match &operation.op {
+        // Operands of ops on compressed weights are constants, too.
         Op::Const(_)
+        | Op::Constexpr(_)
         | Op::Fill { .. }
         | Op::Make(_)
         | Op::Random(_)
@@ -43,8 +45,6 @@ pub(crate) fn differentiate(a: &mut Adjoints<'_>, operation: &Operation) -> Resu
         Op::Convolution(c) => spatial::convolution(a, c, y),
         Op::TransposedConvolution(c) => spatial::transposed(a, c, y),
         Op::Pool(p) => spatial::pool(a, p, y),
-        // Its operands are constants.
-        Op::Constexpr(_) => Ok(()),
         Op::Quantization(_) | Op::Recurrent(_) | Op::State(_) => {
             return Err(GradError::NotDifferentiable {
                 op: operation.op.name(),

@@ -184,7 +184,6 @@ fn constants_hold(
 ) -> Result<(), VerifyError> {
     let old = function.opset < Opset::Ios17;
     let wanted: Vec<(ValueId, &str)> = match &operation.op {
-        Op::Const(_) => Vec::new(),
         Op::Constexpr(_) => operation.op.operands().into_iter().map(|v| (v, "an operand")).collect(),
         Op::Linear { weight, bias, .. } => {
             std::iter::once((*weight, "weight")).chain(bias.map(|b| (b, "bias"))).collect()

@@ -34,8 +34,15 @@ impl DType {
     /// Bytes that one element takes in memory.
     pub const fn size(self) -> usize {
         match self {
-            Self::Bool | Self::I8 | Self::U8 => 1,
-            Self::U1 | Self::U2 | Self::U3 | Self::U4 | Self::U6 | Self::I4 => 1,
+            Self::Bool
+            | Self::I8
+            | Self::U8
+            | Self::U1
+            | Self::U2
+            | Self::U3
+            | Self::U4
+            | Self::U6
+            | Self::I4 => 1,
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F64 | Self::I64 | Self::U64 => 8,

@@ -272,17 +272,15 @@ fn name_of(dtype: DType) -> &'static str {
         DType::Bf16 => "BF16",
         DType::F32 => "F32",
         DType::F64 => "F64",
-        DType::I8 => "I8",
+        // The format has no types of less than a byte: each element keeps the byte that it has in memory.
+        DType::I8 | DType::I4 => "I8",
         DType::I16 => "I16",
         DType::I32 => "I32",
         DType::I64 => "I64",
-        DType::U8 => "U8",
+        DType::U8 | DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 => "U8",
         DType::U16 => "U16",
         DType::U32 => "U32",
         DType::U64 => "U64",
-        // The format has no types of less than a byte: each element keeps the byte that it has in memory.
-        DType::I4 => "I8",
-        DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 => "U8",
     }
 }
 

@@ -40,6 +40,8 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Random(_) => false,
         Op::Matmul { .. }
         | Op::Linear { .. }
+        | Op::Constexpr(_)
+        | Op::State(_)
         | Op::Const(_)
         | Op::Cast { .. }
         | Op::Compare { .. }
@@ -59,8 +61,6 @@ fn is_modelled(tables: Tables, function: &Function, op: &Op) -> bool {
         | Op::Make(_)
         | Op::Index(_)
         | Op::Tile { .. }
-        | Op::Fill { .. }
-        | Op::Constexpr(_)
-        | Op::State(_) => true,
+        | Op::Fill { .. } => true,
     }
 }

@@ -471,7 +471,8 @@ fn pools(check: &Check) {
         PoolKind::L2,
     ];
     for kind in kinds {
-        let cases: [(&[usize], &[usize], &[usize], PadType, &[usize], bool); 5] = [
+        type Window<'a> = (&'a [usize], &'a [usize], &'a [usize], PadType, &'a [usize], bool);
+        let cases: [Window<'_>; 5] = [
             (&[2, 2, 7], &[3], &[2], PadType::Valid, &[0, 0], false),
             (&[1, 2, 6], &[3], &[2], PadType::Valid, &[0, 0], true),
             (&[1, 2, 3, 4], &[2, 3], &[1, 2], PadType::Same, &[0; 4], false),

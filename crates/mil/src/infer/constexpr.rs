@@ -170,7 +170,7 @@ fn looked_up(
             result[axis] = result[axis].saturating_mul(length);
         }
         None => {
-            ensure!(length == 1, "lut is {lut}, a vector_axis was expected for entries of {length} numbers")
+            ensure!(length == 1, "lut is {lut}, a vector_axis was expected for entries of {length} numbers");
         }
     }
     Ok(result)

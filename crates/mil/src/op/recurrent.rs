@@ -19,7 +19,7 @@ pub enum Cell {
         input_bias: Option<ValueId>,
     },
     /// `lstm`, whose matrices have the rows of the gates i, f, o, z in this order: i, f = σ(Wᵢ·x + Wₕ·h + b + p·c);
-    /// z = act_c(Wᵢ·x + Wₕ·h + b); c = f·c + i·z, clipped to ±clip; o = σ(Wᵢ·x + Wₕ·h + b + p·c) of the new c; h = o·act(c).
+    /// z = act′(Wᵢ·x + Wₕ·h + b); c = f·c + i·z, clipped to ±clip; o = σ(Wᵢ·x + Wₕ·h + b + p·c) of the new c; h = o·act(c).
     Lstm(Box<Lstm>),
 }
 
@@ -34,7 +34,7 @@ pub struct Lstm {
     pub back: Option<Back>,
     /// σ.
     pub recurrent_activation: Activation,
-    /// The activation of z.
+    /// act′
     pub cell_activation: Activation,
     /// The bound of the cell state.
     pub clip: Option<f64>,

@@ -23,7 +23,7 @@ fn element(data: &Data, i: usize) -> String {
         Data::Bf16(v) => hexadecimal(Element::to_f64(v[i])),
         Data::F32(v) => hexadecimal(f64::from(v[i])),
         Data::F64(v) => hexadecimal(v[i]),
-        Data::I8(v) => v[i].to_string(),
+        Data::I8(v) | Data::SubByte(_, v) => v[i].to_string(),
         Data::I16(v) => v[i].to_string(),
         Data::I32(v) => v[i].to_string(),
         Data::I64(v) => v[i].to_string(),
@@ -31,7 +31,6 @@ fn element(data: &Data, i: usize) -> String {
         Data::U16(v) => v[i].to_string(),
         Data::U32(v) => v[i].to_string(),
         Data::U64(v) => v[i].to_string(),
-        Data::SubByte(_, v) => v[i].to_string(),
     }
 }
 

@@ -58,7 +58,8 @@ pub fn identifiers(function: &Function) -> Vec<String> {
         }
         if let Op::State(StateOp::Write { state, .. }) = operation.op {
             // A state has one name, whatever is written to it.
-            found[operation.results[0].index()] = found[state.index()].clone();
+            let name = found[state.index()].clone();
+            found[operation.results[0].index()] = name;
         }
         for r in &operation.results {
             if found[r.index()].is_empty() {

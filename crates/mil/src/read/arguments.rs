@@ -58,7 +58,6 @@ impl Class {
         match self {
             Self::Any => &[],
             Self::Bool => &[Bool],
-            Self::Float => &[F16, F32],
             Self::Wide if opset >= Opset::Ios17 => &[F16, F32, I32, Bool, I8, U8, I16, U16],
             Self::WideNumeric | Self::Coordinates if opset >= Opset::Ios17 => {
                 &[F16, F32, I32, I8, U8, I16, U16]
@@ -76,7 +75,7 @@ impl Class {
             Self::Mask => &[Bool, F16, F32],
             Self::Byte => &[I8, U8],
             Self::Recurrent if opset < Opset::Ios17 => &[F32],
-            Self::Recurrent => &[F16, F32],
+            Self::Float | Self::Recurrent => &[F16, F32],
         }
     }
 

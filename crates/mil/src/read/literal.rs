@@ -239,7 +239,7 @@ pub(super) fn whole(tensor: &Tensor) -> Option<u64> {
 /// An element of an integer tensor; `None` of another type, or beyond `i64`.
 pub(super) fn integer(tensor: &Tensor, i: usize) -> Option<i64> {
     match tensor.data() {
-        Data::I8(v) => Some(v[i].into()),
+        Data::I8(v) | Data::SubByte(_, v) => Some(v[i].into()),
         Data::I16(v) => Some(v[i].into()),
         Data::I32(v) => Some(v[i].into()),
         Data::I64(v) => Some(v[i]),
@@ -247,7 +247,6 @@ pub(super) fn integer(tensor: &Tensor, i: usize) -> Option<i64> {
         Data::U16(v) => Some(v[i].into()),
         Data::U32(v) => Some(v[i].into()),
         Data::U64(v) => i64::try_from(v[i]).ok(),
-        Data::SubByte(_, v) => Some(v[i].into()),
         Data::Bool(_) | Data::F16(_) | Data::Bf16(_) | Data::F32(_) | Data::F64(_) => None,
     }
 }

@@ -42,15 +42,12 @@ pub(super) fn constexpr(a: &mut Arguments<'_, '_>) -> Built {
         }
         "constexpr_sparse_to_dense" => {
             let (data, mask) = (a.compressed("nonzero_data")?, a.compressed("mask")?);
-            match packed_shape(a)? {
-                Some(shape) => {
-                    packed_mask(a, mask, data, shape.iter().product())?;
-                    Constexpr::PackedSparseToDense { data, mask, shape }
-                }
-                None => {
-                    ones(a, mask, data)?;
-                    Constexpr::SparseToDense { data, mask }
-                }
+            if let Some(shape) = packed_shape(a)? {
+                packed_mask(a, mask, data, shape.iter().product())?;
+                Constexpr::PackedSparseToDense { data, mask, shape }
+            } else {
+                ones(a, mask, data)?;
+                Constexpr::SparseToDense { data, mask }
             }
         }
         "constexpr_blockwise_shift_scale" => {
