@@ -33,7 +33,10 @@ struct Alone<'a> {
     parameters: Vec<String>,
     constants: Vec<&'a str>,
     results: Vec<&'a str>,
-    result_types: &'a str,
+    /// `T a, T b = `, or nothing.
+    declaration: String,
+    /// Parameters of ops on compressed weights may be attributes.
+    attributes: &'a str,
     arguments: Vec<&'a str>,
     /// The element type of its first operand, or of its result.
     dtype: &'a str,
@@ -46,12 +49,13 @@ impl Alone<'_> {
         let arguments: Vec<&str> = kept.map(|(_, a)| *a).collect();
         let results: Vec<&str> = self.results.clone();
         format!(
-            "program(1.3) {{ func main<{opset}>({}) {{ {} {} = {}({}); }} -> ({}); }}",
+            "program(1.3) {{ func main<{opset}>({}) {{ {} {}{}({}){}; }} -> ({}); }}",
             self.parameters.join(", "),
             self.constants.concat(),
-            self.result_types,
+            self.declaration,
             self.op,
             arguments.join(", "),
+            self.attributes,
             results.join(", ")
         )
     }
@@ -98,17 +102,20 @@ fn statements(text: &str) -> Vec<Alone<'_>> {
                 split(parameters).into_iter().filter_map(|p| p.rsplit_once(' ')).map(|(ty, name)| (name, ty)),
             );
         }
-        let Some((result_types, call)) = line.strip_prefix("            ").and_then(|l| l.split_once(" = "))
-        else {
-            continue;
-        };
+        let Some(statement) = line.strip_prefix("            ") else { continue };
+        let has_results = statement.find(" = ") < statement.find('(');
+        let (result_types, call) =
+            if has_results { statement.split_once(" = ").unwrap() } else { ("", statement) };
         let declared: Vec<(&str, &str)> =
             split(result_types).into_iter().map(|r| r.rsplit_once(' ').unwrap()).collect();
         let (op, rest) = call.split_once('(').unwrap();
         if op == "const" {
             constants.insert(declared[0].1, line);
         } else {
-            let arguments = split(rest.split_once(")[").unwrap().0);
+            let (arguments, attributes) = rest.split_once(")[").unwrap();
+            let arguments = split(arguments);
+            let attributes =
+                if op.starts_with("constexpr_") { &call[call.len() - attributes.len() - 1..] } else { "" };
             let names: Vec<&str> = arguments
                 .iter()
                 .flat_map(|a| a.split_once(" = ").unwrap().1.trim_matches(['(', ')']).split(", "))
@@ -119,7 +126,8 @@ fn statements(text: &str) -> Vec<Alone<'_>> {
                 match constants.get(name) {
                     Some(line) if !used.contains(line) => used.push(*line),
                     Some(_) => {}
-                    None => drop(parameters.insert(name, types[name])),
+                    // A value that stands in place is no name.
+                    None => drop(types.get(name).map(|ty| parameters.insert(name, ty))),
                 }
             }
             let x = arguments.iter().find_map(|a| {
@@ -136,8 +144,9 @@ fn statements(text: &str) -> Vec<Alone<'_>> {
                 parameters: parameters.iter().map(|(name, ty)| format!("{ty} {name}")).collect(),
                 constants: used,
                 results: declared.iter().map(|(_, name)| *name).collect(),
-                result_types,
-                dtype: element(x.unwrap_or(&declared[0].0)),
+                declaration: if has_results { format!("{result_types} = ") } else { String::new() },
+                attributes: attributes.trim_end_matches(';'),
+                dtype: x.or(declared.first().map(|(ty, _)| ty)).map_or("", |ty| element(ty)),
                 arguments,
             });
         }
