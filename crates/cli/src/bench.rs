@@ -1,5 +1,6 @@
 //! `arcane bench`.
 
+mod conformance;
 mod generate;
 mod kernels;
 
@@ -44,6 +45,8 @@ enum What {
     Generate(generate::Arguments),
     /// Measure the memory's bandwidth and single kernels: the best of several runs.
     Kernels(kernels::Arguments),
+    /// Run every case of the conformance suite on an engine, and compare with the reference evaluator.
+    Conformance(conformance::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         What::Train(arguments) => train(arguments),
         What::Generate(arguments) => print(&generate::measure(arguments)?),
         What::Kernels(arguments) => print(&kernels::measure(arguments)?),
+        What::Conformance(arguments) => print(&conformance::measure(arguments)?),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use arcane_ane::{AneEngine, Unavailable};
 use arcane_chip::Chip;
 use arcane_compile::Precision;
 use arcane_engine::{Engine, EngineError, Faults, SimulatedEngine, SoftwareEngine};
@@ -11,6 +12,7 @@ use arcane_train::trainer::Environment;
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
+use crate::neural_engine;
 use crate::system::{SystemClock, available_bytes, processors};
 
 /// More threads than any machine has are a mistake.
@@ -22,7 +24,7 @@ pub(crate) struct DeviceArguments {
     /// Where the program runs [default: auto where a model is trained, else cpu].
     #[arg(long, value_enum)]
     pub(crate) device: Option<Device>,
-    /// The chip whose engine sim simulates.
+    /// The chip whose engine sim simulates; ane takes this machine's.
     #[arg(long, value_name = "CHIP", default_value = "m4")]
     pub(crate) chip: String,
     /// What products and activations are computed in [default: fp32 on cpu, fp16 on sim and ane].
@@ -44,6 +46,18 @@ pub(crate) enum Device {
     Sim,
     /// The software engine.
     Cpu,
+}
+
+impl Device {
+    /// Its name, of one that was chosen.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ane => "ane",
+            Self::Sim => "sim",
+            Self::Cpu => "cpu",
+        }
+    }
 }
 
 /// What a program computes in.
@@ -73,21 +87,26 @@ impl DeviceArguments {
 
     /// The same; a simulated engine fails as `faults` says.
     pub(crate) fn choose_with(&self, default: Device, faults: Faults) -> Result<Chosen, Failure> {
-        let device = match self.device.unwrap_or(default) {
-            Device::Ane => {
-                return Err(Failure::input(
-                    "--device ane: this build does not have the Neural Engine, expected sim, cpu or auto",
-                ));
+        let wanted = self.device.unwrap_or(default);
+        let mut chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
+        let (device, ane) = match (wanted, Self::neural_engine(wanted)) {
+            (_, Some(Ok(engine))) => (Device::Ane, Some(engine)),
+            (Device::Ane, Some(Err(why))) => {
+                let why = format!("--device ane: not available here: {why}; expected sim, cpu or auto");
+                return Err(Failure::input(why));
             }
-            Device::Auto => {
+            (_, Some(Err(why))) => {
                 let line =
-                    format!("device: sim of {}, since this build does not have the Neural Engine", self.chip);
-                let _ = writeln!(std::io::stderr(), "{line}");
-                Device::Sim
+                    format!("device: sim of {}, since the Neural Engine is not available: {why}", self.chip);
+                let _ = writeln!(std::io::stderr(), "{}", line.replace('\n', " "));
+                (Device::Sim, None)
             }
-            chosen => chosen,
+            (chosen, None) => (chosen, None),
         };
-        let chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
+        if let Some(engine) = &ane {
+            // Programs for another chip might not load.
+            chip = engine.options().chip;
+        }
         let threads = self.threads.map_or_else(processors, |n| n as usize);
         let failed = |e: EngineError| Failure::Failed(e.into());
         let host: Arc<dyn Engine> = Arc::new(SoftwareEngine::new(threads).map_err(failed)?);
@@ -97,13 +116,14 @@ impl DeviceArguments {
             }
             _ => None,
         };
-        let on_chip = simulated.is_some();
+        let on_chip = simulated.is_some() || ane.is_some();
         let precision = match self.dtype.unwrap_or(if on_chip { Dtype::Fp16 } else { Dtype::Fp32 }) {
             Dtype::Fp32 => Precision::Fp32,
             Dtype::Fp16 if on_chip => Precision::Engine,
             Dtype::Fp16 => Precision::Fp16,
         };
         let accelerator = simulated.clone().map(|s| s as Arc<dyn Engine>);
+        let accelerator = accelerator.or(ane.map(|e| e as Arc<dyn Engine>));
         let environment = Environment {
             engines: Engines { accelerator, host },
             chip: on_chip.then_some(chip),
@@ -111,6 +131,11 @@ impl DeviceArguments {
             clock: Arc::new(SystemClock::start()),
             available_bytes: available_bytes(),
         };
-        Ok(Chosen { device: if on_chip { "sim" } else { "cpu" }, simulated, environment })
+        Ok(Chosen { device: device.name(), simulated, environment })
+    }
+
+    /// The Neural Engine, or why not, if it is asked for.
+    fn neural_engine(wanted: Device) -> Option<Result<Arc<AneEngine>, Unavailable>> {
+        matches!(wanted, Device::Ane | Device::Auto).then(neural_engine::engine)
     }
 }
