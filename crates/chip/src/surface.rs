@@ -11,7 +11,7 @@ const ROW_BYTES: usize = 64;
 
 /// Allocations are whole pages of this size. (Pages of Apple silicon; also satisfies every smaller minimum that projects
 /// report.)
-pub(crate) const PAGE_BYTES: usize = 16_384;
+pub const PAGE_BYTES: usize = 16_384;
 
 /// The place of each element of an array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

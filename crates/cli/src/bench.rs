@@ -1,6 +1,7 @@
 //! `arcane bench`.
 
 mod chip;
+mod conformance;
 mod generate;
 mod kernels;
 
@@ -47,6 +48,8 @@ enum What {
     Chip(chip::Arguments),
     /// Measure the memory's bandwidth and single kernels: the best of several runs.
     Kernels(kernels::Arguments),
+    /// Run every case of the conformance suite on an engine, and compare with the reference evaluator.
+    Conformance(conformance::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         What::Chip(_) => print(&chip::measure()),
         What::Generate(arguments) => print(&generate::measure(arguments)?),
         What::Kernels(arguments) => print(&kernels::measure(arguments)?),
+        What::Conformance(arguments) => print(&conformance::measure(arguments)?),
     }
 }
 

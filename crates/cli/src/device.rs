@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
+use arcane_ane::{AneEngine, Unavailable};
 use arcane_chip::Chip;
 use arcane_chip::arithmetic::{Tables, unmodelled};
 use arcane_compile::{Place, Plan, Precision};
@@ -13,6 +14,7 @@ use arcane_train::trainer::Environment;
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
+use crate::neural_engine;
 use crate::system::{SystemClock, available_bytes, processors};
 
 /// More threads than any machine has are a mistake.
@@ -24,7 +26,7 @@ pub(crate) struct DeviceArguments {
     /// Where the program runs [default: auto where a model is trained, else cpu].
     #[arg(long, value_enum)]
     pub(crate) device: Option<Device>,
-    /// The chip whose engine sim simulates.
+    /// The chip whose engine sim simulates; ane takes this machine's.
     #[arg(long, value_name = "CHIP", default_value = "m4")]
     pub(crate) chip: String,
     /// The arithmetic of fp16: as declared, that of the chip's silicon, or fp32.
@@ -49,6 +51,18 @@ pub(crate) enum Device {
     Sim,
     /// The software engine.
     Cpu,
+}
+
+impl Device {
+    /// Its name, of one that was chosen.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ane => "ane",
+            Self::Sim => "sim",
+            Self::Cpu => "cpu",
+        }
+    }
 }
 
 /// What a program computes in.
@@ -109,21 +123,26 @@ impl DeviceArguments {
 
     /// The same; a simulated engine fails as `faults` says.
     pub(crate) fn choose_with(&self, default: Device, faults: Faults) -> Result<Chosen, Failure> {
-        let device = match self.device.unwrap_or(default) {
-            Device::Ane => {
-                return Err(Failure::input(
-                    "--device ane: this build does not have the Neural Engine, expected sim, cpu or auto",
-                ));
+        let wanted = self.device.unwrap_or(default);
+        let mut chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
+        let (device, ane) = match (wanted, Self::neural_engine(wanted)) {
+            (_, Some(Ok(engine))) => (Device::Ane, Some(engine)),
+            (Device::Ane, Some(Err(why))) => {
+                let why = format!("--device ane: not available here: {why}; expected sim, cpu or auto");
+                return Err(Failure::input(why));
             }
-            Device::Auto => {
+            (_, Some(Err(why))) => {
                 let line =
-                    format!("device: sim of {}, since this build does not have the Neural Engine", self.chip);
-                let _ = writeln!(std::io::stderr(), "{line}");
-                Device::Sim
+                    format!("device: sim of {}, since the Neural Engine is not available: {why}", self.chip);
+                let _ = writeln!(std::io::stderr(), "{}", line.replace('\n', " "));
+                (Device::Sim, None)
             }
-            chosen => chosen,
+            (chosen, None) => (chosen, None),
         };
-        let chip = Chip::named(&self.chip).map_err(|e| Failure::input(format!("--chip: {e}")))?;
+        if let Some(engine) = &ane {
+            // Programs for another chip might not load.
+            chip = engine.options().chip;
+        }
         let threads = self.threads.map_or_else(processors, |n| n as usize);
         let failed = |e: EngineError| Failure::Failed(e.into());
         let numerics = match self.numerics {
@@ -140,17 +159,23 @@ impl DeviceArguments {
             }
             _ => None,
         };
+        if ane.is_some() && numerics != Numerics::Declared {
+            return Err(Failure::input(
+                "--numerics: the Neural Engine computes as it does; cpu or sim was expected",
+            ));
+        }
         // Beside an accelerator the host is a processor.
-        let on_host = if simulated.is_some() { Numerics::Declared } else { numerics };
+        let on_chip = simulated.is_some() || ane.is_some();
+        let on_host = if on_chip { Numerics::Declared } else { numerics };
         let host = SoftwareEngine::with_numerics(threads, on_host).map_err(failed)?;
         let host: Arc<dyn Engine> = Arc::new(host);
-        let on_chip = simulated.is_some();
         let precision = match self.dtype.unwrap_or(if on_chip { Dtype::Fp16 } else { Dtype::Fp32 }) {
             Dtype::Fp32 => Precision::Fp32,
             Dtype::Fp16 if on_chip => Precision::Engine,
             Dtype::Fp16 => Precision::Fp16,
         };
         let accelerator = simulated.clone().map(|s| s as Arc<dyn Engine>);
+        let accelerator = accelerator.or(ane.map(|e| e as Arc<dyn Engine>));
         let environment = Environment {
             engines: Engines { accelerator, host },
             chip: on_chip.then_some(chip),
@@ -162,6 +187,11 @@ impl DeviceArguments {
             Numerics::Chip(tables) => Some(tables),
             Numerics::Declared | Numerics::Fp32 => None,
         };
-        Ok(Chosen { device: if on_chip { "sim" } else { "cpu" }, simulated, tables, environment })
+        Ok(Chosen { device: device.name(), simulated, tables, environment })
+    }
+
+    /// The Neural Engine, or why not, if it is asked for.
+    fn neural_engine(wanted: Device) -> Option<Result<Arc<AneEngine>, Unavailable>> {
+        matches!(wanted, Device::Ane | Device::Auto).then(neural_engine::engine)
     }
 }

@@ -7,11 +7,13 @@ mod bench;
 mod check;
 mod convert;
 mod device;
+mod doctor;
 mod eval;
 mod failure;
 mod generate;
 mod interrupt;
 mod model;
+mod neural_engine;
 mod plan;
 mod program;
 mod progress;
@@ -51,6 +53,8 @@ enum Command {
     Convert(convert::Arguments),
     /// Measure, and print the figures as JSON.
     Bench(bench::Arguments),
+    /// Say what this machine can do, and why not.
+    Doctor(doctor::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

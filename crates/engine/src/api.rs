@@ -8,6 +8,7 @@ use arcane_chip::arithmetic::Tables;
 use arcane_mil::{Program, TensorType};
 use arcane_tensor::{Tensor, TensorError};
 
+pub use crate::kernels::memory::DeviceMemory;
 use crate::kernels::memory::HostMemory;
 
 /// Why an engine refused or failed.
@@ -34,8 +35,8 @@ pub enum EngineError {
         /// What is wrong.
         why: String,
     },
-    /// A buffer is in use by the host or by another call.
-    #[error("the buffer bound to `{0}` is locked: a host view or another call holds it")]
+    /// A buffer is in use by the host or by another call, or the system does not give a device's memory away.
+    #[error("the buffer bound to `{0}` is locked: a host view, another call or the system holds it")]
     Locked(String),
     /// A tensor does not fit a buffer.
     #[error("a buffer of {buffer} was given {given}")]
@@ -240,6 +241,71 @@ impl Buffer {
         Ok(Self { ty: ty.clone(), rows, memory: Arc::new(memory) })
     }
 
+    /// Zeroed memory of the host, without gaps.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`].
+    pub fn on_host(ty: &TensorType) -> Result<Self, EngineError> {
+        Self::new(ty)
+    }
+
+    /// The memory of a device, as an array whose rows are `row_stride` bytes apart.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] if the array takes more bytes than there are, or its rows overlap.
+    pub fn on_device(
+        ty: &TensorType,
+        row_stride: usize,
+        memory: Arc<dyn DeviceMemory>,
+    ) -> Result<Self, EngineError> {
+        let rows = Rows { stride: row_stride, ..Rows::dense(ty) };
+        let count = ty.bytes() / rows.length.max(1);
+        let bytes = count.saturating_sub(1).saturating_mul(row_stride).saturating_add(rows.length);
+        if bytes > memory.len() || row_stride < rows.length {
+            return Err(EngineError::Memory { bytes });
+        }
+        Ok(Self { ty: ty.clone(), rows, memory: Arc::new(HostMemory::of_device(memory)) })
+    }
+
+    /// The memory of a device of this kind that it is in, if it is.
+    pub fn device_memory<T: DeviceMemory>(&self) -> Option<&T> {
+        self.memory.device().and_then(|d| (d as &dyn Any).downcast_ref())
+    }
+
+    /// Bytes from the start of a row to that of the next.
+    pub fn row_stride(&self) -> usize {
+        self.rows.stride
+    }
+
+    /// Calls `write` with all bytes, those of the gaps included.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`].
+    pub fn write_padded<T>(&self, write: impl FnOnce(&mut [u8]) -> T) -> Result<T, EngineError> {
+        let mut view = self.memory.write().ok_or_else(|| EngineError::Locked("host view".into()))?;
+        Ok(write(&mut view))
+    }
+
+    /// Calls `read` with all bytes, those of the gaps included.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`].
+    pub fn read_padded<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T, EngineError> {
+        let view = self.memory.read().ok_or_else(|| EngineError::Locked("host view".into()))?;
+        Ok(read(&view))
+    }
+
+    /// Keeps the host from touching what a device is about to read, or write; false if it is in use.
+    #[must_use]
+    pub fn begin_device_use(&self, write: bool) -> bool {
+        self.memory.reserve(write)
+    }
+
+    /// Ends what [`Buffer::begin_device_use`] began.
+    pub fn end_device_use(&self, write: bool) {
+        self.memory.free(write);
+    }
+
     /// The same memory as an array of another shape, with as many elements of the same dtype.
     ///
     /// # Errors
@@ -355,11 +421,61 @@ pub struct Binding {
     pub(crate) inner: Box<dyn Any + Send + Sync>,
 }
 
+impl Binding {
+    /// A binding in an engine's own form.
+    pub fn new(inner: Box<dyn Any + Send + Sync>) -> Self {
+        Self { inner }
+    }
+
+    /// The engine's own form, if it is that of this engine.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.inner.downcast_ref()
+    }
+}
+
 /// A submitted call.
-#[derive(Debug)]
 #[must_use = "a submitted call has to be waited for"]
 pub struct Ticket {
-    pub(crate) outcome: Result<Report, EngineError>,
+    call: Call,
+}
+
+enum Call {
+    Done(Result<Report, EngineError>),
+    Pending(Arc<dyn Any + Send + Sync>),
+}
+
+impl Ticket {
+    /// A call that has come to its end.
+    pub fn done(outcome: Result<Report, EngineError>) -> Self {
+        Self { call: Call::Done(outcome) }
+    }
+
+    /// A call that its engine still runs, in the engine's own form.
+    pub fn pending(call: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { call: Call::Pending(call) }
+    }
+
+    /// The outcome of a call that was done at once.
+    ///
+    /// # Errors
+    /// The call's own; [`EngineError::Foreign`] if an engine still runs it.
+    pub fn outcome(self) -> Result<Report, EngineError> {
+        match self.call {
+            Call::Done(outcome) => outcome,
+            Call::Pending(_) => Err(EngineError::Foreign("the ticket")),
+        }
+    }
+
+    /// The running call in an engine's own form.
+    ///
+    /// # Errors
+    /// The outcome, if the call is done; [`EngineError::Foreign`] if it is of another engine.
+    pub fn running<T: Any + Send + Sync>(self) -> Result<Arc<T>, Result<Report, EngineError>> {
+        match self.call {
+            Call::Done(outcome) => Err(outcome),
+            Call::Pending(call) => call.downcast().map_err(|_| Err(EngineError::Foreign("the ticket"))),
+        }
+    }
 }
 
 /// What a finished call reports.

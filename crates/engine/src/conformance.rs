@@ -84,7 +84,9 @@ pub fn run(
     for port in loaded.ports() {
         let buffer = engine.buffer(&port.ty)?;
         if let Some(tensor) = inputs.get(&port.name) {
-            buffer.set(tensor)?;
+            let host = Buffer::on_host(&port.ty)?;
+            host.set(tensor)?;
+            host.copy_to(&buffer)?;
         }
         buffers.push((port.name.clone(), buffer));
     }
@@ -95,7 +97,10 @@ pub fn run(
     let mut outputs = BTreeMap::new();
     for (name, buffer) in &buffers {
         if program.function(function).is_some_and(|f| f.output(name).is_some()) {
-            outputs.insert(name.clone(), buffer.to_tensor()?);
+            // The rows of an accelerator may have gaps.
+            let host = Buffer::on_host(buffer.ty())?;
+            buffer.copy_to(&host)?;
+            outputs.insert(name.clone(), host.to_tensor()?);
         }
     }
     Ok(outputs)

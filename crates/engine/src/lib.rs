@@ -11,8 +11,8 @@ mod simulated;
 mod software;
 
 pub use api::{
-    Binding, Buffer, Description, DeviceError, DeviceStage, Direction, Engine, EngineError, LoadOptions,
-    Loaded, Numerics, Port, Recovery, Report, Ticket,
+    Binding, Buffer, Description, DeviceError, DeviceMemory, DeviceStage, Direction, Engine, EngineError,
+    LoadOptions, Loaded, Numerics, Port, Recovery, Report, Ticket,
 };
-pub use simulated::{Counters, Faults, SimulatedEngine};
+pub use simulated::{Counters, Faults, SimulatedEngine, StatusMeaning, status_meaning};
 pub use software::SoftwareEngine;

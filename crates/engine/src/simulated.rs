@@ -15,7 +15,7 @@ use arcane_chip::Chip;
 use arcane_chip::surface::SurfaceLayout;
 use arcane_mil::{BlobFile, Program, TensorType};
 
-pub use self::faults::Faults;
+pub use self::faults::{Faults, StatusMeaning, status_meaning};
 use self::program::SimulatedProgram;
 use crate::api::{
     Buffer, Description, DeviceError, DeviceStage, Engine, EngineError, LoadOptions, Loaded, Numerics,

@@ -8,6 +8,7 @@ mod corpus;
 mod demo;
 mod generate;
 mod killed;
+mod neural_engine;
 mod packages;
 mod refused;
 mod run;

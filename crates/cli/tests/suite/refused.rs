@@ -46,7 +46,8 @@ fn usage() {
         refusal(&place, arguments);
     }
     let line = refusal(&place, &["train", "small.toml", "--device", "ane"]);
-    assert_eq!(line, "--device ane: this build does not have the Neural Engine, expected sim, cpu or auto");
+    let (begin, end) = ("--device ane: not available here: ", "; expected sim, cpu or auto");
+    assert!(line.starts_with(begin) && line.ends_with(end), "{line}");
     let line = refusal(&place, &["train", "small.toml", "--device", "sim", "--chip", "m9"]);
     assert!(line.starts_with("--chip: unknown chip `m9`, one of m1, "), "{line}");
 }

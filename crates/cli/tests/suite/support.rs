@@ -40,7 +40,7 @@ impl Place {
     /// The program, in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_arcane"));
-        command.current_dir(self.folder.path()).args(arguments);
+        command.current_dir(self.folder.path()).args(arguments).env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 

@@ -18,25 +18,29 @@ pub struct Faults {
 }
 
 /// What is known of a status: its cause, what helps, and what a caller may do.
+pub type StatusMeaning = (&'static str, &'static str, Recovery);
+
 /// (Error tables of the framework up to macOS 27: maderix, libane, ck-synapse, framework inspection.)
-const STATUSES: [(u32, &str, &str, Recovery); 8] = [
-    (0x1, "the request is stale", "rebuild the request", Recovery::Reload),
-    (0x2, "symbol numbers of another procedure", "bind by the program's own symbols", Recovery::None),
-    (0x9, "a surface is narrower than a row", "pad the last axis to 64 bytes", Recovery::None),
-    (0xe, "the program is gone", "load it again", Recovery::Reload),
-    (0xf, "the engine timed out", "keep the surfaces alive, restart the process", Recovery::None),
-    (0x12, "the request was cancelled by a power transition", "try again after 3 ms", Recovery::Retry),
-    (0x16, "inference failed", "the program cannot be used", Recovery::None),
-    (0x1d, "a surface is missing, too small or another's", "compare sizes and symbols", Recovery::None),
+const STATUSES: [(u32, StatusMeaning); 8] = [
+    (0x1, ("the request is stale", "rebuild the request", Recovery::Reload)),
+    (0x2, ("symbol numbers of another procedure", "bind by the program's own symbols", Recovery::None)),
+    (0x9, ("a surface is narrower than a row", "pad the last axis to 64 bytes", Recovery::None)),
+    (0xe, ("the program is gone", "load it again", Recovery::Reload)),
+    (0xf, ("the engine timed out", "keep the surfaces alive, restart the process", Recovery::None)),
+    (0x12, ("the request was cancelled by a power transition", "try again after 3 ms", Recovery::Retry)),
+    (0x16, ("inference failed", "the program cannot be used", Recovery::None)),
+    (0x1d, ("a surface is missing, too small or another's", "compare sizes and symbols", Recovery::None)),
 ];
+
+/// What an execution's status means.
+pub fn status_meaning(status: u32) -> StatusMeaning {
+    let unknown = ("an unknown status", "report it with the program", Recovery::None);
+    STATUSES.iter().find(|(s, _)| *s == status).map_or(unknown, |&(_, meaning)| meaning)
+}
 
 /// The error of an execution with a status.
 pub(super) fn evaluation(function: &str, status: u32) -> EngineError {
-    let known = STATUSES.iter().find(|(s, ..)| *s == status);
-    let (cause, remedy, recovery) = known.map_or(
-        ("an unknown status", "report it with the program", Recovery::None),
-        |&(_, cause, remedy, recovery)| (cause, remedy, recovery),
-    );
+    let (cause, remedy, recovery) = status_meaning(status);
     Box::new(DeviceError {
         stage: DeviceStage::Evaluate,
         function: function.into(),

@@ -154,7 +154,7 @@ impl Loaded for SimulatedProgram {
             s.faults.evaluate(count, &self.name).map_or(Ok(s.faults.hang == Some(count)), Err)
         })?;
         if hangs {
-            return Ok(Ticket { outcome: Err(faults::timeout(&self.name)) });
+            return Ok(Ticket::done(Err(faults::timeout(&self.name))));
         }
         for (surface, inner) in &request.before {
             surface.copy_to(inner)?;
@@ -166,10 +166,10 @@ impl Loaded for SimulatedProgram {
                 inner.copy_to(surface)?;
             }
         }
-        Ok(Ticket { outcome })
+        Ok(Ticket::done(outcome))
     }
 
     fn wait(&self, ticket: Ticket, _deadline: Duration) -> Result<Report, EngineError> {
-        ticket.outcome
+        ticket.outcome()
     }
 }

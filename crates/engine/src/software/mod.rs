@@ -289,10 +289,10 @@ impl Loaded for SoftwareLoaded {
         }
         let outcome = self.run(bound);
         release(bound.memories.len());
-        Ok(Ticket { outcome })
+        Ok(Ticket::done(outcome))
     }
 
     fn wait(&self, ticket: Ticket, _deadline: Duration) -> Result<Report, EngineError> {
-        ticket.outcome
+        ticket.outcome()
     }
 }
