@@ -214,7 +214,7 @@ fn op(bytes: &mut Bytes<'_>, f: &Function, made: &[ValueId], indices: ValueId) -
             }
             Op::Reshape { x, shape }
         }
-        10 => Op::Concat { values: vec![x, y, x][..1 + bytes.below(3)].to_vec(), axis },
+        10 => Op::Concat { values: vec![x, y, x][..=bytes.below(3)].to_vec(), axis },
         11 => {
             let length = shape.get(axis).copied().unwrap_or(1);
             let first = 1 + bytes.below(length.max(1));

@@ -28,6 +28,7 @@ impl Frameworks {
     }
 
     /// The ways to the engine.
+    #[allow(clippy::type_complexity, reason = "the interface of the module for macOS")]
     pub fn drivers(&self) -> Vec<(&'static str, Result<Arc<dyn Driver>, Unavailable>)> {
         match self.never {}
     }

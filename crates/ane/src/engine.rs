@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual ones for a chip, below a folder. (15 s: ANEForge; a fused program of three layers took 131 s once.)
+    /// The usual ones for a chip, below a folder. (15 s: `ANEForge`; a fused program of three layers took 131 s once.)
     pub fn new(chip: &'static Chip, workspace: PathBuf, clock: Clock) -> Self {
         Self {
             chip,

@@ -46,13 +46,12 @@ fn libraries() -> Libraries {
 pub(crate) fn engine() -> Result<Arc<AneEngine>, Unavailable> {
     let found = find()?;
     let kept = found.kept_report();
-    let report = match kept {
-        Some(report) => report,
-        None => {
-            let report = found.test(false);
-            found.keep(&report);
-            report
-        }
+    let report = if let Some(report) = kept {
+        report
+    } else {
+        let report = found.test(false);
+        found.keep(&report);
+        report
     };
     let mut reason = Unavailable::Machine("there is no way to the engine".into());
     for (name, driver) in &found.drivers {

@@ -98,7 +98,7 @@ unsafe fn store(dtype: DType, to: *mut u8, i: usize, value: i64) {
         match dtype {
             DType::Bool => *to.add(i) = u8::from(value != 0),
             DType::I8 | DType::U8 | DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
-                *to.add(i) = value as u8
+                *to.add(i) = value as u8;
             }
             DType::I16 | DType::U16 => *to.cast::<u16>().add(i) = value as u16,
             // Integers that f32 rounds are beyond fp16's largest.

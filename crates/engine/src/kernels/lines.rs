@@ -90,7 +90,7 @@ pub(super) unsafe fn store(dtype: DType, to: *mut u8, i: usize, value: f64) {
         match dtype {
             DType::Bool => *to.add(i) = u8::from(value != 0.0),
             DType::I8 | DType::U8 | DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::I4 => {
-                *to.add(i) = value as i64 as u8
+                *to.add(i) = value as i64 as u8;
             }
             DType::I16 | DType::U16 => *to.cast::<u16>().add(i) = value as i64 as u16,
             DType::F16 => *to.cast::<f16>().add(i) = f16::from_f32(value as f32),

@@ -61,7 +61,7 @@ impl Quantize {
                         let value = scale * (byte(x.dtype, pointers[0].get(), i) - zero);
                         match out.dtype {
                             DType::F16 => {
-                                to.get().cast::<half::f16>().add(i).write(half::f16::from_f64(value))
+                                to.get().cast::<half::f16>().add(i).write(half::f16::from_f64(value));
                             }
                             _ => to.get().cast::<f32>().add(i).write(value as f32),
                         }

@@ -104,8 +104,12 @@ fn has_expansion(function: &Function, operation: &Operation) -> bool {
     let longest = function.ty(result).shape.iter().copied().max().unwrap_or(0);
     match op {
         Op::Convolution(c) => !super::fuse::is_row_product(function, c),
-        Op::Constexpr(_) | Op::State(_) => true,
-        Op::Dimensions(_) | Op::Join(_) => true,
+        Op::Constexpr(_)
+        | Op::State(_)
+        | Op::Dimensions(_)
+        | Op::Join(_)
+        | Op::Einsum(_)
+        | Op::Channelwise(_) => true,
         // Constants are made of these; what is larger is left, and refused.
         Op::Make(m) => match m {
             Make::Shape { .. } | Make::FillLike { .. } => true,
@@ -119,7 +123,6 @@ fn has_expansion(function: &Function, operation: &Operation) -> bool {
         }
         Op::Index(i) => matches!(i, Index::GatherBatched { .. }),
         Op::Sample(s) => longest <= LONGEST && (s.grid().is_some() || matches!(s, Sample::Affine { .. })),
-        Op::Einsum(_) | Op::Channelwise(_) => true,
         Op::Normalisation(n) => !matches!(n, Normalisation::LocalResponse { .. }),
         _ => false,
     }

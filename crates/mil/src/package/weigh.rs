@@ -56,6 +56,7 @@ enum Message {
     Text,
 }
 
+#[allow(clippy::enum_glob_use, reason = "a table of all of them")]
 use Message::*;
 
 /// Which field of which message holds which.
@@ -120,14 +121,13 @@ impl Message {
         let string = size_of::<String>();
         2 * match self {
             Model | Description | Program | Elements | TensorType | Immediate | ListType | TupleType
-            | DictionaryType | StateType | Strings | Values | Pairs => 0,
+            | DictionaryType | StateType | Strings | Values | Pairs | Function | Argument => 0,
             FunctionDescription => size_of::<proto::FunctionDescription>(),
             Feature => size_of::<proto::Feature>(),
             FunctionEntry => string + size_of::<proto::Function>(),
             BlockEntry => string + size_of::<proto::Block>(),
             ArgumentEntry => string + size_of::<proto::Argument>(),
             ValueEntry => string + size_of::<proto::Value>(),
-            Function | Argument => 0,
             Block => size_of::<proto::Block>(),
             Operation => size_of::<proto::Operation>(),
             Binding => size_of::<proto::Binding>(),
@@ -160,8 +160,11 @@ fn walk(mut bytes: &[u8], message: Message, depth: usize, left: &mut usize) -> b
     true
 }
 
-/// The number of the first field, its content if it has a length, and what follows it; `None` at the end or at what is no field.
-fn field(bytes: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+/// A field's number, its content if it has a length, and what follows it.
+type Field<'a> = (u64, Option<&'a [u8]>, &'a [u8]);
+
+/// The first field; `None` at the end or at what is no field.
+fn field(bytes: &[u8]) -> Option<Field<'_>> {
     let (key, rest) = varint(bytes)?;
     let skip = |n: usize| Some((key >> 3, None, rest.get(n..)?));
     match key & 7 {

@@ -237,13 +237,13 @@ impl<'a> Writer<'a, '_> {
         let (mut spelled, mut parameters) = (Vec::new(), Vec::new());
         for (parameter, argument) in arguments(&operation.op, |v| function.ty(v), function.opset())? {
             let value = match argument {
-                Argument::Value(v) => match constant(v) {
-                    Some(tensor) => self.constant(tensor)?,
-                    None => {
+                Argument::Value(v) => {
+                    let Some(tensor) = constant(v) else {
                         spelled.push((parameter, Items::One(self.identifiers[v.index()].clone())));
                         continue;
-                    }
-                },
+                    };
+                    self.constant(tensor)?
+                }
                 Argument::Const(Immediate::Tensor(tensor)) => Value::Inline(Cow::Owned(tensor)),
                 Argument::Const(Immediate::Text(text)) => Value::Text(text),
                 Argument::Values(_) | Argument::Consts(_) => {

@@ -298,9 +298,9 @@ impl<'a> Lowering<'a> {
         let is_const = statement.op.text == "const";
         let before = self.builder.function().operations().len();
         if is_const {
-            self.named(statement, path)?
+            self.named(statement, path)?;
         } else {
-            self.op(statement, path)?
+            self.op(statement, path)?;
         }
         // The attributes of ops on compressed weights are parameters.
         let parameters = statement.op.text.starts_with("constexpr_");

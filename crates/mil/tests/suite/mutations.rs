@@ -107,20 +107,11 @@ fn declared_results_are_those_of_the_op() {
                 ("bool", "fp16"),
                 ("string", "int32"),
             ] {
-                if to != "?" && results.starts_with("tensor<") && results.contains(&format!("<{from},")) {
-                    refused_there(
-                        &name,
-                        &text,
-                        n,
-                        &line.with(&results.replacen(from, to, 1), &line.arguments),
-                    );
-                } else if results.starts_with(&format!("{from} ")) {
-                    refused_there(
-                        &name,
-                        &text,
-                        n,
-                        &line.with(&results.replacen(from, to, 1), &line.arguments),
-                    );
+                let of_tensor =
+                    to != "?" && results.starts_with("tensor<") && results.contains(&format!("<{from},"));
+                if of_tensor || results.starts_with(&format!("{from} ")) {
+                    let wrong = line.with(&results.replacen(from, to, 1), &line.arguments);
+                    refused_there(&name, &text, n, &wrong);
                 }
             }
             if let Some((before, after)) = results.split_once("]>") {

@@ -1,5 +1,6 @@
 //! Programs in packages: what is written is read as it was, and what is wrong is refused.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use arcane_mil::{
@@ -76,9 +77,9 @@ fn constants_of_every_type_come_back() {
     .iter()
     .enumerate()
     {
-        body += &format!("{ty} a{i} = const()[val = {ty}({value})];\n");
+        writeln!(body, "{ty} a{i} = const()[val = {ty}({value})];").unwrap();
         let twelve = [*value; 12].join(", ");
-        body += &format!("tensor<{ty}, [12]> b{i} = const()[val = tensor<{ty}, [12]>([{twelve}])];\n");
+        writeln!(body, "tensor<{ty}, [12]> b{i} = const()[val = tensor<{ty}, [12]>([{twelve}])];").unwrap();
     }
     body += "fp16 inf = const()[val = fp16(inf)]; tensor<fp32, [0]> empty = const()[val = tensor<fp32, [0]>([])];";
     body += "tensor<fp16, [2]> y = square(x = x);";

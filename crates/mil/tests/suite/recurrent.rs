@@ -12,7 +12,7 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// A recurrence with one hidden element over operands x, h, weight_ih, weight_hh, bias.
+/// A recurrence with one hidden element over operands x, h, `weight_ih`, `weight_hh`, bias.
 fn recurrent(cell: Cell, v: &[ValueId]) -> Recurrent {
     Recurrent {
         cell,
