@@ -66,8 +66,7 @@ fn compare(function: &Function, operation: &Operation, values: &BTreeMap<ValueId
     let largest = inputs.values().flat_map(Tensor::to_f64s).fold(1.0, |m: f64, x| m.max(x.abs()));
     let terms = inputs.values().map(Tensor::len).max().unwrap_or(1) as f64;
     let sums = match operation.op {
-        Op::Matmul { .. } => largest * largest * terms,
-        Op::Reduce { kind: Reduce::SumSquare, .. } => largest * largest * terms,
+        Op::Matmul { .. } | Op::Reduce { kind: Reduce::SumSquare, .. } => largest * largest * terms,
         Op::Reduce { .. } => largest * terms,
         _ => 0.0,
     };

@@ -1,9 +1,8 @@
 //! The frameworks where there are none.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
-use crate::driver::Driver;
+use crate::driver::Way;
 use crate::libraries::Libraries;
 use crate::machine::Machine;
 use crate::unavailable::Unavailable;
@@ -28,8 +27,7 @@ impl Frameworks {
     }
 
     /// The ways to the engine.
-    #[allow(clippy::type_complexity, reason = "the interface of the module for macOS")]
-    pub fn drivers(&self) -> Vec<(&'static str, Result<Arc<dyn Driver>, Unavailable>)> {
+    pub fn drivers(&self) -> Vec<Way> {
         match self.never {}
     }
 }

@@ -10,6 +10,10 @@ use arcane_engine::{Buffer, DeviceMemory};
 
 use crate::attributes::Property;
 use crate::fault::Fault;
+use crate::unavailable::Unavailable;
+
+/// A way to the engine by its name, or why it is not there.
+pub type Way = (&'static str, Result<Arc<dyn Driver>, Unavailable>);
 
 /// A way to the engine.
 pub trait Driver: Send + Sync {

@@ -38,7 +38,7 @@ use arcane_arc_shim as _;
 pub use absent::Frameworks;
 pub use attributes::{AttributesError, Property};
 pub use capability::{Capabilities, Capability};
-pub use driver::{Driver, Model, Placed, Request, Source};
+pub use driver::{Driver, Model, Placed, Request, Source, Way};
 pub use engine::{AneEngine, Clock, Counters, Options};
 pub use fault::{Fault, Link};
 pub use libraries::Libraries;

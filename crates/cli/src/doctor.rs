@@ -43,18 +43,18 @@ fn report(full: bool) -> Value {
     };
     let tested = if full {
         let tested = found.test(true);
-        found.keep(&tested);
+        Found::keep(&tested);
         Some(tested)
     } else {
         found.kept_report()
     };
     let usable = |t: &Value| t["drivers"].as_array().is_some_and(|d| d.iter().any(|d| d["usable"] == true));
     report["devices"]["ane"] = tested.as_ref().map_or(Value::Null, |t| usable(t).into());
-    report["ane"] = neural_engine(&found, tested);
+    report["ane"] = neural_engine(&found, tested.as_ref());
     report
 }
 
-fn neural_engine(found: &Found, tested: Option<Value>) -> Value {
+fn neural_engine(found: &Found, tested: Option<&Value>) -> Value {
     let machine = &found.machine;
     json!({
         "processor": machine.processor,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arcane_ane::{
-    AneEngine, Capabilities, Capability, Consequence, Driver, Frameworks, Libraries, Machine, Options,
-    Outcome, Report, Unavailable, self_test,
+    AneEngine, Capabilities, Capability, Consequence, Frameworks, Libraries, Machine, Options, Outcome,
+    Report, Unavailable, Way, self_test,
 };
 use arcane_chip::Chip;
 use arcane_tensor::{read_limited, write_atomically};
@@ -21,7 +21,7 @@ pub(crate) struct Found {
     pub(crate) chip: &'static Chip,
     /// Whether the chip is known by its name; else it is the nearest older one.
     pub(crate) exact: bool,
-    drivers: Vec<(&'static str, Result<Arc<dyn Driver>, Unavailable>)>,
+    drivers: Vec<Way>,
 }
 
 /// Opens the frameworks.
@@ -50,7 +50,7 @@ pub(crate) fn engine() -> Result<Arc<AneEngine>, Unavailable> {
         report
     } else {
         let report = found.test(false);
-        found.keep(&report);
+        Found::keep(&report);
         report
     };
     let mut reason = Unavailable::Machine("there is no way to the engine".into());
@@ -145,7 +145,7 @@ impl Found {
     }
 
     /// Keeps a report. That it cannot be kept costs the next start the same test.
-    pub(crate) fn keep(&self, report: &Value) {
+    pub(crate) fn keep(report: &Value) {
         let Some(path) = report_path() else { return };
         let made = path.parent().map(std::fs::create_dir_all);
         if made.is_some_and(|m| m.is_ok()) {

@@ -27,7 +27,7 @@ use self::foundation::{Owned, text};
 use self::in_memory::InMemory;
 use self::request::Requests;
 use self::surface::{Functions, IoSurface, open};
-use crate::driver::Driver;
+use crate::driver::{Driver, Way};
 use crate::fault::Fault;
 use crate::libraries::Libraries;
 use crate::machine::Machine;
@@ -66,7 +66,7 @@ impl Frameworks {
     }
 
     /// The ways to the engine, the better one first.
-    pub fn drivers(&self) -> Vec<(&'static str, Result<Arc<dyn Driver>, Unavailable>)> {
+    pub fn drivers(&self) -> Vec<Way> {
         let client =
             autoreleasepool(|_| Client::new(&self.functions)).map(|d| Arc::new(d) as Arc<dyn Driver>);
         let memory =

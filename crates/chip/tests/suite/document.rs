@@ -117,10 +117,12 @@ fn of_family(family: Family) -> &'static Chip {
     Chip::all().iter().find(|c| c.family == family).unwrap()
 }
 
+/// A limit's name, and what a chip has of it.
+type Limit = (&'static str, fn(&Chip) -> String);
+
 fn limits(out: &mut String) {
     out.push_str("## Limits\n\nThe largest that work, by generation: H13 is M1, H18 is M6.\n\n");
     header(out, &["", "H13", "H14", "H15", "H16", "H17", "H18"]);
-    type Limit = (&'static str, fn(&Chip) -> String);
     let rows: &[Limit] = &[
         ("newest opset", |c| cell(&c.dialect.newest)),
         ("width, height", |c| format!("{}, {}", cell(&c.limits.max_width), cell(&c.limits.max_height))),

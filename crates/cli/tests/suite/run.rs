@@ -1,5 +1,7 @@
 //! `arcane run`.
 
+use std::fmt::Write;
+
 use arcane_tensor::{DType, Tensor, read_npz, write_npz};
 
 use crate::support::{Place, text};
@@ -38,7 +40,7 @@ fn arrays_are_of_any_type_and_rank() {
         for (rank, shape) in [&[][..], &[1], &[2, 0, 3], &[1, 2, 1, 2, 1]].into_iter().enumerate() {
             let (x, y) = (format!("{dtype}_{rank}"), format!("{dtype}_{rank}_out"));
             parameters.push(format!("tensor<{dtype}, {shape:?}> {x}"));
-            body += &format!("tensor<{dtype}, {shape:?}> {y} = identity(x = {x});\n");
+            writeln!(body, "tensor<{dtype}, {shape:?}> {y} = identity(x = {x});").unwrap();
             outputs.push(y);
             let values: Vec<f64> = (0..shape.iter().product()).map(|i| (i % 2) as f64).collect();
             arrays.push((x, Tensor::from_f64s(dtype, shape, &values).unwrap()));
