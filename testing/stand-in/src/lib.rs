@@ -1,5 +1,5 @@
 //! A library that plays `AppleNeuralEngine`, `IOSurface`, `CoreFoundation` and the few functions of the system that
-//! `arcane-ane` uses, on Linux and GNUstep. Behind it is the simulated engine, so that a program gives the bits that it gives
+//! `arcane-ane` uses, on Linux and `GNUstep`. Behind it is the simulated engine, so that a program gives the bits that it gives
 //! there.
 //!
 //! It looks at its callers harder than the real ones do: types of arguments, retained and released surfaces, locks, symbols
