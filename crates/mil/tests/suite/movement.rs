@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use arcane_mil::{
     BoxMode, Builder, Coordinates, Dimensions, Factors, Grid, Index, Interpolation, Join, JoinKind, Make,
     NoWeights, Op, Opset, Outside, Pad, PadMode, Position, Range, Rearrange, Rearrangement, Role, Sample,
-    ScatterMode, Slice, TensorType, ValueId, check, evaluate, read, read_for,
+    ScatterMode, Slice, TensorType, ValueId, check, evaluate, print, read, read_for,
 };
 use arcane_tensor::{DType, Tensor};
 
 use super::golden::prints;
-use super::reading::text;
+use super::reading::{comes_back, text};
 use super::{attempt, f32s, fails, gives, i32s, iota};
 
 fn sliced(range: Range) -> impl FnOnce(&mut Builder, &[ValueId]) -> Result<ValueId, arcane_mil::BuildError> {
@@ -307,6 +307,30 @@ tensor<fp32, [?]> y = mul(x = r, y = fp32(2));";
     // What follows an open dimension is still spelled right.
     let wrong = text("fp32 a", &body.replace("y = fp32(2)", "y = nope"), "y");
     assert!(check(&wrong, &NoWeights).unwrap_err().to_string().contains("`nope` is not defined"));
+}
+
+#[test]
+fn older_opsets_have_other_parameters() {
+    let body = r"program(1.0)
+{
+func main<ios15>(tensor<fp32, [1, 2, 4, 4]> x, tensor<fp32, [3, 1, 5, 1, 1]> roi, tensor<int32, [2]> i) {
+tensor<fp32, [3, 1, 2, 1, 2]> a = crop_resize(x = x, roi = roi, target_width = tensor<int32, []>(2));
+tensor<fp32, [1, 2, 8, 4]> b = upsample_bilinear(x = x, scale_factor_height = tensor<int32, []>(2));
+tensor<fp32, [1, 2, 4, 4]> c = gather_nd(x = b, indices = tensor<int32, [1, 1]>([[0]]));
+tensor<fp32, [2, 8, 4]> d = squeeze(x = b);
+} -> (a, d);
+}
+";
+    let c = "tensor<fp32, [1, 2, 4, 4]> c = gather_nd";
+    let text = body.replace(c, "tensor<fp32, [1, 2, 8, 4]> c = gather_nd");
+    let emitted = print(&read(&text, &NoWeights).unwrap()).unwrap();
+    assert!(!emitted.text.contains("pad_value") && !emitted.text.contains("half_pixel_centers"));
+    comes_back(&emitted);
+    let wrong = read(body, &NoWeights).unwrap_err().to_string();
+    assert!(wrong.contains("`c` is declared as tensor<fp32, [1, 2, 4, 4]>"), "{wrong}");
+    let newer = body.replace("squeeze(x = b)", "reshape_like(x = b)");
+    let wrong = read(&newer.replace(c, "tensor<fp32, [1, 2, 8, 4]> c = gather_nd"), &NoWeights).unwrap_err();
+    assert!(wrong.to_string().contains("the function is ios15, expected ios16 or later"), "{wrong}");
 }
 
 #[test]
