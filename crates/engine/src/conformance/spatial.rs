@@ -101,6 +101,9 @@ pub(super) fn transposed(t: &mut Table, dtype: DType) {
     }
 }
 
+/// The shape of x, and the window: its size, strides, padding, and whether a last one may reach beyond it.
+type Window<'a> = (&'a [usize], &'a [usize], &'a [usize], PadType, &'a [usize], bool);
+
 pub(super) fn pools(t: &mut Table, dtype: DType) {
     use PadType::{Custom, Same, SameLower, Valid};
     let kinds = [
@@ -109,7 +112,6 @@ pub(super) fn pools(t: &mut Table, dtype: DType) {
         PoolKind::Average { exclude_padding: true },
         PoolKind::L2,
     ];
-    type Window<'a> = (&'a [usize], &'a [usize], &'a [usize], PadType, &'a [usize], bool);
     let cases: [Window<'_>; 9] = [
         (&[2, 3, 20], &[3], &[2], Valid, &[0, 0], false),
         (&[1, 2, 11], &[4], &[3], Custom, &[2, 1], false),

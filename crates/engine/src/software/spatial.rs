@@ -102,7 +102,7 @@ impl Lowering<'_> {
         let outputs = self.function.ty(result).shape[1] / s.groups;
         let out = self.visible(i, result);
         if channels * outputs > FEW {
-            return self.unfolded(i, s, [batch, channels, outputs], out);
+            return self.unfolded(i, s, [batch, channels, outputs], &out);
         }
         let mut operands = vec![self.dense(i, s.x)?, self.dense(i, s.weight)?];
         if let Some(bias) = s.bias {
@@ -127,7 +127,7 @@ impl Lowering<'_> {
         i: usize,
         s: &Spatial,
         [batch, channels, outputs]: [usize; 3],
-        out: View,
+        out: &View,
     ) -> Result<(), EngineError> {
         let (groups, taps, count) = (s.groups, taps(&s.axes), positions(&s.axes));
         let inner = channels * taps;
