@@ -324,7 +324,17 @@ impl Reader<'_> {
             DType::I32 => self.push(chunk, i32::from_le_bytes, ids),
             DType::U64 => self.push(chunk, u64::from_le_bytes, ids),
             DType::I64 => self.push(chunk, i64::from_le_bytes, ids),
-            DType::Bool | DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => {
+            DType::Bool
+            | DType::F16
+            | DType::Bf16
+            | DType::F32
+            | DType::F64
+            | DType::U1
+            | DType::U2
+            | DType::U3
+            | DType::U4
+            | DType::U6
+            | DType::I4 => {
                 Err(TokensError::Array { path: self.path.into(), dtype: self.dtype, shape: vec![] })
             }
         }
