@@ -101,7 +101,7 @@ pub(super) fn transposed(t: &mut Table, dtype: DType) {
     }
 }
 
-/// The shape of x, the kernel, the strides, the padding, and whether the last window may reach beyond.
+/// The shape of x, and the window: its size, strides, padding, and whether a last one may reach beyond it.
 type Window<'a> = (&'a [usize], &'a [usize], &'a [usize], PadType, &'a [usize], bool);
 
 pub(super) fn pools(t: &mut Table, dtype: DType) {

@@ -289,10 +289,8 @@ fn ops_without_a_rule_are_refused_by_name() {
         activation: Activation::Tanh,
     });
     let recurrent = f.push(rnn).unwrap()[0];
-    let scale = f.constant("scale", Tensor::scalar(0.5f32));
-    let single = f.cast(x, DType::F32);
-    let quantize =
-        Quantization::Quantize { x: single, scale, zero_point: None, axis: None, dtype: DType::I8 };
+    let scale = parameter(&mut f, "scale", &[]);
+    let quantize = Quantization::Quantize { x, scale, zero_point: None, axis: None, dtype: DType::I8 };
     let quantized = f.push_one(Op::Quantization(quantize)).unwrap();
     let dequantize = Quantization::Dequantize { x: quantized, scale, zero_point: None, axis: None };
     let quantized = f.push_one(Op::Quantization(dequantize)).unwrap();
@@ -300,7 +298,7 @@ fn ops_without_a_rule_are_refused_by_name() {
     let state = f.push_one(Op::State(StateOp::Read { state })).unwrap();
     let of_state = f.function().parameter("state").unwrap().value;
     for (y, wrt, op) in
-        [(recurrent, x, "rnn"), (quantized, single, "dequantize"), (state, of_state, "read_state")]
+        [(recurrent, x, "rnn"), (quantized, scale, "dequantize"), (state, of_state, "read_state")]
     {
         let error = gradients(&mut f.clone(), &[(y, y)], &[wrt]).unwrap_err();
         let GradError::NotDifferentiable { op: found, .. } = &error else { panic!("{error}") };
