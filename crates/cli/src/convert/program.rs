@@ -1,6 +1,5 @@
 //! What becomes a program: programs in another form, and models.
 
-use std::io::Write;
 
 use arcane_compile::{Precision, mixed, simplify};
 use arcane_mil::{PackageError, Program, print, write_package};
