@@ -32,6 +32,8 @@ except ImportError:
 
 # fp16 keeps 11 bits; what follows a few layers of products is off by some of them.
 ATOL, RTOL = 4e-3, 1e-2
+# Positions of the sequences.
+LENGTH = 9
 
 
 def arcane(*arguments):
@@ -102,15 +104,15 @@ def networks():
     class Attention(nn.Module):
         def __init__(self, width, heads):
             super().__init__()
-            self.heads, self.scale = heads, (width // heads) ** -0.5
+            self.heads, self.width, self.scale = heads, width, (width // heads) ** -0.5
             self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
         def forward(self, x):
-            batch, length, width = x.shape
-            split = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
+            # Sizes as numbers: traced ones become ops that the converter cannot always fold.
+            split = self.qkv(x).reshape(1, LENGTH, 3, self.heads, self.width // self.heads)
             q, k, v = split[:, :, 0].transpose(1, 2), split[:, :, 1].transpose(1, 2), split[:, :, 2].transpose(1, 2)
             weights = torch.softmax(q @ k.transpose(2, 3) * self.scale, -1)
-            return self.out((weights @ v).transpose(1, 2).reshape(batch, length, width))
+            return self.out((weights @ v).transpose(1, 2).reshape(1, LENGTH, self.width))
 
     class Block(nn.Module):
         def __init__(self, width, heads):
@@ -134,7 +136,7 @@ def networks():
     with torch.no_grad():
         for _ in range(4):
             convolutional(torch.randn(8, 3, 16, 16))
-    sequence = torch.randn(1, 9, 12)
+    sequence = torch.randn(1, LENGTH, 12)
     return {"convnet": (convolutional, images), "transformer": (transformer, sequence), "attention": (attention, sequence)}
 
 
