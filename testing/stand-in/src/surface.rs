@@ -1,5 +1,4 @@
 //! Surfaces, and the keys and functions that go with them.
-#![expect(non_snake_case, reason = "the names are the framework's")]
 #![expect(unreachable_pub, reason = "other programs find these functions by name")]
 
 use std::alloc::{Layout, alloc, dealloc};
