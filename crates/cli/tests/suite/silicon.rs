@@ -64,13 +64,12 @@ fn product(place: &Place, x: &[u16], weights: &[u16]) -> Vec<f64> {
     let function = program(|f| {
         let ty = |shape: &[usize]| TensorType::new(DType::F16, shape);
         let input = f.parameter("a", ty(&[WIDTH, k]), Role::Batch);
-        let weight = f.parameter("w", ty(&[k, WIDTH]), Role::Batch);
+        let weight = f.parameter("w", ty(&[k, 1]), Role::Batch);
         let y = f.matmul(input, weight, false, false).unwrap();
         f.output("y", y);
     });
     let rows: Vec<u16> = (0..WIDTH).flat_map(|_| x.iter().copied()).collect();
-    let columns: Vec<u16> = weights.iter().flat_map(|&b| [b; WIDTH]).collect();
-    run(place, function, &[("a", fp16(&[WIDTH, k], &rows)), ("w", fp16(&[k, WIDTH], &columns))], &SILICON).0
+    run(place, function, &[("a", fp16(&[WIDTH, k], &rows)), ("w", fp16(&[k, 1], weights))], &SILICON).0
 }
 
 fn elementwise(place: &Place, kind: Binary, [a, b]: [f64; 2]) -> Vec<f64> {
