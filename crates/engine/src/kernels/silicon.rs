@@ -316,18 +316,18 @@ impl Operands {
                 };
                 let nudges = [0, 1].map(|c| _mm256_or_ps(_mm256_and_ps(right[c], sign), half));
                 let sizes = [0, 1].map(|c| _mm256_max_ps(_mm256_andnot_ps(sign, right[c]), smallest));
-                for r in 0..HEIGHT {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: as for `sums`.
                     let (x, limit) = unsafe {
                         let at = r * self.k + kk;
                         (_mm256_set1_ps(*self.left.add(at)), _mm256_set1_ps(*self.thresholds.add(at)))
                     };
                     let negative = _mm256_and_ps(x, sign);
-                    for c in 0..2 {
+                    for (c, sum) in sums.iter_mut().enumerate() {
                         let nudged = _mm256_fmadd_ps(x, right[c], _mm256_xor_ps(nudges[c], negative));
                         let kept = _mm256_cmp_ps::<_CMP_GE_OQ>(sizes[c], limit);
                         let units = _mm256_cvttps_epi32(_mm256_and_ps(nudged, kept));
-                        sums[r][c] = _mm256_add_epi32(sums[r][c], units);
+                        *sum = _mm256_add_epi32(*sum, units);
                     }
                 }
             }
