@@ -1,6 +1,5 @@
 //! The Neural Engine of this machine: whether it works, by a self-test whose outcome is kept.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
