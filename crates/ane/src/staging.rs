@@ -119,18 +119,19 @@ impl Folder {
     /// [`Fault::File`] if it cannot be written, or is there and not of this process.
     pub(crate) fn hold(path: &Path, text: &str, weights: &[u8]) -> Result<Self, Fault> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = Self { path: path.into() };
         if let Some(count) = held.get_mut(path) {
             *count += 1;
-            return Ok(folder);
+        } else {
+            write(path, text, weights).inspect_err(|_| {
+                // What is somebody else's stays.
+                if own(path).is_ok() {
+                    let _ = fs::remove_dir_all(path);
+                }
+            })?;
+            held.insert(path.into(), 1);
         }
-        let written = write(path, text, weights);
-        if written.is_err() {
-            let _ = fs::remove_dir_all(path);
-            written?;
-        }
-        held.insert(path.into(), 1);
-        Ok(folder)
+        // Made last: it takes the lock when it is dropped.
+        Ok(Self { path: path.into() })
     }
 
     /// Writes the program again to where it was, if the framework has removed it; `from` is another folder with the program.

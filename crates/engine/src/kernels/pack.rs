@@ -204,14 +204,18 @@ unsafe fn turn_panel(y: Matrix, k: usize, count: usize, to: *mut f32, width: usi
 
 /// `to[r·width + c] = from[c·stride + r]` for `rows × cols` elements, cols ≤ 8.
 unsafe fn turn(from: *const f32, stride: usize, rows: usize, cols: usize, to: *mut f32, width: usize) {
-    let mut done = 0;
     // SAFETY: as the caller promises.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if cols == TURN && std::arch::is_x86_feature_detected!("avx") {
-            done = rows / TURN * TURN;
+        let done = if cols == TURN && std::arch::is_x86_feature_detected!("avx") {
+            let done = rows / TURN * TURN;
             turn_avx(from, stride, done, to, width);
-        }
+            done
+        } else {
+            0
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
         for r in done..rows {
             for c in 0..cols {
                 *to.add(r * width + c) = *from.add(c * stride + r);

@@ -15,9 +15,12 @@ pub(super) fn normalisation(a: &mut Adjoints<'_>, n: &Normalisation, y: ValueId)
                 return Err(not_differentiable(a, "batch_norm", y, "mean and variance are constants"));
             }
             let g = a.full(y)?;
+            let dtype = a.f.ty(*x).dtype;
             let mean = over(a.f, *mean, &shape, &[1])?;
+            let mean = a.f.cast(mean, dtype);
             let variance = over(a.f, *variance, &shape, &[1])?;
             let inverse = a.f.rsqrt(variance, *epsilon)?;
+            let inverse = a.f.cast(inverse, dtype);
             let centred = a.f.sub(*x, mean)?;
             let unit = a.f.mul(centred, inverse)?;
             affine(a, unit, [*gamma, *beta], g, &[1])?;
