@@ -3,7 +3,7 @@
 //! there.
 //!
 //! It looks at its callers harder than the real ones do: types of arguments, retained and released surfaces, locks, symbols
-//! and sizes, use after unload, autorelease pools. What is wrong is counted and can be asked for ([`control`]). It fails on
+//! and sizes, use after unload, autorelease pools. What is wrong is counted and can be asked for (module `control`). It fails on
 //! demand, with every error that is known of the real ones (`faults`).
 #![cfg(all(feature = "gnustep", not(target_vendor = "apple")))]
 #![expect(unsafe_code, reason = "it plays libraries in Objective-C and C")]

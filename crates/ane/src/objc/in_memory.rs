@@ -20,6 +20,9 @@ use crate::driver::{Driver, Model, Placed, Request, Source};
 use crate::fault::Fault;
 use crate::unavailable::Unavailable;
 
+/// The function that gives the folder.
+const TEMPORARY_FOLDER: &str = "NSTemporaryDirectory";
+
 /// The driver's name.
 pub(super) const NAME: &str = "in_memory";
 /// What a text calls its weight file.
@@ -58,10 +61,9 @@ impl InMemory {
         let failed = |fault: Fault| Unavailable::Framework(fault.to_string());
         let none = Held::new(dictionary(&[]).map_err(failed)?);
         let folder = functions.temporary_folder;
-        const CALL: &str = "NSTemporaryDirectory";
         // SAFETY: the function takes nothing and gives a string, which is not the caller's.
-        let parent = made(CALL, || unsafe { Retained::retain(folder()) }).map_err(failed)?;
-        let parent = text(&parent).ok_or_else(|| failed(Fault::Nil { call: CALL }))?.into();
+        let parent = made(TEMPORARY_FOLDER, || unsafe { Retained::retain(folder()) }).map_err(failed)?;
+        let parent = text(&parent).ok_or_else(|| failed(Fault::Nil { call: TEMPORARY_FOLDER }))?.into();
         Ok(Self { classes: Arc::new(Classes { shared, descriptor, model, none, parent }) })
     }
 }
