@@ -53,16 +53,25 @@ def check_package(path):
     return spec, program
 
 
+# Golden programs that coremltools does not build, though the definitions allow them.
+UNBUILT = {
+    "functions": "prelu of rank 3 with several alphas",
+    "normalisation": "batch_norm with an epsilon of another type than the variance",
+}
+
+
 def programs(place):
     """Programs of the golden files, as packages."""
     count = 0
     for source in sorted(Path("crates/mil/tests/cases").glob("*.mil")):
+        if source.stem in UNBUILT:
+            continue
         target = place / f"{source.stem}.mlpackage"
         result = subprocess.run([ARCANE, "convert", source, target, "--to", "mlpackage"], capture_output=True, text=True)
         if result.returncode == 0:
             check_package(target)
             count += 1
-    assert count >= 1
+    assert count >= 4, count
     return count
 
 

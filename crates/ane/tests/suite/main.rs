@@ -2,6 +2,7 @@
 //! `.ci/macos/gnustep-test.sh` builds.
 
 #![allow(missing_docs, reason = "tests are not documented")]
+#![allow(clippy::print_stdout, reason = "the report of a Mac is read by people")]
 
 #[cfg(feature = "gnustep")]
 mod conformance;
