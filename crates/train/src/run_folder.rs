@@ -66,14 +66,18 @@ impl RunFolder {
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(parent).map_err(io_error(parent, "create the folder"))?;
         }
-        match private_folder(path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(RunFolderError::Exists(path.into()));
-            }
-            result => result.map_err(io_error(path, "create the folder"))?,
+        if path.symlink_metadata().is_ok() {
+            return Err(RunFolderError::Exists(path.into()));
         }
-        let checkpoints = path.join(CHECKPOINTS);
+        // Whole or not at all: a run that ends right now can be resumed, or made again.
+        let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(above);
+        let made = made.map_err(io_error(path, "create the folder"))?;
+        let checkpoints = made.path().join(CHECKPOINTS);
         private_folder(&checkpoints).map_err(io_error(&checkpoints, "create the folder"))?;
+        fs::rename(made.path(), path).map_err(io_error(path, "create the folder"))?;
+        // It has another name now.
+        let _ = made.keep();
         Ok(Self { path: path.into() })
     }
 

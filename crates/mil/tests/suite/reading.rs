@@ -1,11 +1,11 @@
 //! Texts that are read, and what comes of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arcane_mil::{
     BlobFolder, Emitted, Function, NoWeights, Op, Opset, Program, Role, TensorType, Unary, check, print, read,
 };
-use arcane_tensor::{DType, Tensor, read_npz};
+use arcane_tensor::{DType, Tensor};
 
 /// A folder with the weight file of a printed program.
 pub(super) fn folder_of(emitted: &Emitted) -> tempfile::TempDir {
@@ -276,50 +276,4 @@ fn checking_needs_no_weight_files() {
         error.contains("`y` is declared as tensor<fp16, [2, 9]>, expected tensor<fp16, [2, 8]>"),
         "{error}"
     );
-}
-
-/// Of the cases kept beside the repository, those of the kind `run` whose ops exist here are read, and have an input for each
-/// parameter; those of the kind `reject` are refused.
-#[test]
-#[ignore = "needs ../shared"]
-#[expect(clippy::print_stdout, reason = "a count of what is still to come")]
-fn the_conformance_cases_are_read_and_refused() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/mil-cases");
-    let folders = |of: &Path| -> Vec<PathBuf> {
-        let mut all: Vec<PathBuf> = std::fs::read_dir(of).unwrap().map(|e| e.unwrap().path()).collect();
-        all.retain(|p| p.is_dir());
-        all.sort();
-        all
-    };
-    let (mut read_well, mut later, mut refused, mut wrong) = (0, 0, 0, Vec::new());
-    for case in folders(&root).iter().flat_map(|family| folders(family)) {
-        let text = std::fs::read_to_string(case.join("model.mil")).unwrap();
-        let about = std::fs::read_to_string(case.join("case.json")).unwrap();
-        let weights = if case.join("blobs").is_dir() { case.join("blobs") } else { case.clone() };
-        let result = read(&text, &BlobFolder::new(&weights));
-        let checked = check(&text, &NoWeights).map(drop);
-        match (about.contains("\"kind\": \"reject\""), result) {
-            (true, Err(_)) => refused += 1,
-            (true, Ok(_)) => wrong.push(format!("{}: accepted", case.display())),
-            (false, Err(e)) if e.what.contains("not supported yet") => later += 1,
-            (false, Err(e)) => wrong.push(format!("{}:{e}", case.display())),
-            (false, Ok(program)) => {
-                read_well += 1;
-                if let Err(e) = checked {
-                    wrong.push(format!("{}: check: {e}", case.display()));
-                }
-                let arrays = read_npz(&case.join("io.npz")).unwrap();
-                for p in program.functions[0].parameters() {
-                    let name = format!("in.{}", p.name);
-                    let (_, array) =
-                        arrays.iter().find(|(n, _)| *n == name).expect("an input for each parameter");
-                    let ty = TensorType::new(array.dtype(), array.shape());
-                    assert_eq!(ty, *program.functions[0].ty(p.value), "{}: {name}", case.display());
-                }
-                comes_back(&print(&program).unwrap());
-            }
-        }
-    }
-    println!("{read_well} read, {later} for later, {refused} refused");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
