@@ -71,7 +71,10 @@ impl RunFolder {
         }
         // Whole or not at all: a run that ends right now can be resumed, or made again.
         let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let made = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(above);
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let made = builder.prefix(TEMPORARY).tempdir_in(above);
         let made = made.map_err(io_error(path, "create the folder"))?;
         let checkpoints = made.path().join(CHECKPOINTS);
         private_folder(&checkpoints).map_err(io_error(&checkpoints, "create the folder"))?;
