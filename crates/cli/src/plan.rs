@@ -302,7 +302,7 @@ fn to_json(planned: &Planned, chip: &Chip) -> Value {
         "predicted_mj": p.energy_mj,
         "uncertainty": relative_half_width(chip),
         "floor_ms": p.dispatches as f64 * *chip.rates.floor_us * 1e-3,
-        "compile_ms": engine_functions(&planned.plan).map(|f| compile_ns(chip, f)).sum::<f64>() * 1e-6,
+        "compile_ms": engine_functions(&planned.plan).fold(0.0, |ns, f| ns + compile_ns(chip, f)) * 1e-6,
         "load_ms": engine_functions(&planned.plan).count() as f64 * load_ns(chip) * 1e-6,
         "hash": format!("{:016x}", planned.plan.hash()),
         "reasons": planned.plan.reasons,

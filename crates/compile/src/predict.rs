@@ -99,7 +99,7 @@ impl Plan {
 }
 
 fn summary(chip: &Chip, timed: &[Timed], flops: f64) -> Prediction {
-    let sum = |of: &dyn Fn(&Timed) -> bool| timed.iter().filter(|t| of(t)).map(|t| t.ns).sum::<f64>();
+    let sum = |of: &dyn Fn(&Timed) -> bool| timed.iter().filter(|t| of(t)).fold(0.0, |ns, t| ns + t.ns);
     let engine = sum(&|t| t.place == Place::Engine);
     let transfer = sum(&|t| t.is_copy);
     let host = sum(&|t| t.place == Place::Host) - transfer;

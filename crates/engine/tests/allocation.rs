@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arcane_engine::{Buffer, Engine, LoadOptions, SoftwareEngine};
-use arcane_mil::{AdamW, Builder, Function, Opset, Program, Reduce, Role, TensorType};
-use arcane_tensor::DType;
+use arcane_mil::{
+    Activation, AdamW, BuildError, Builder, Cell, Convolution, Function, Op, Opset, Position, Program,
+    Quantization, Recurrent, Reduce, Role, Slice, TensorType, Way,
+};
+use arcane_tensor::{DType, Tensor};
 
 /// Counts allocations.
 struct Counting;
@@ -95,6 +98,48 @@ fn decoding_step() -> Function {
     f.finish()
 }
 
+/// Kernels that no step of training has: integers, quantisation, a convolution of each channel, a recurrence, a slice at a
+/// run-time position.
+fn rare_kernels() -> Function {
+    let mut f = Builder::new("main", Opset::Ios18);
+    let half = |shape: &[usize]| TensorType::new(DType::F32, shape);
+    let i = f.parameter("i", TensorType::new(DType::I32, &[4, 6]), Role::Batch);
+    let x = f.parameter("x", half(&[1, 4, 6, 6]), Role::Batch);
+    let w = f.parameter("w", half(&[4, 1, 3, 3]), Role::Param);
+    let sequence = f.parameter("sequence", half(&[5, 2, 3]), Role::Batch);
+    let h = f.parameter("h", half(&[2, 4]), Role::Batch);
+    let (ih, hh) =
+        (f.parameter("ih", half(&[4, 3]), Role::Param), f.parameter("hh", half(&[4, 4]), Role::Param));
+    let begin = f.parameter("begin", TensorType::new(DType::I32, &[2]), Role::Batch);
+    let scale = f.constant("scale", Tensor::scalar(0.5f32));
+    let outputs = (|| {
+        let sum = f.add(i, i)?;
+        let rows = f.reduce(Reduce::Sum, sum, &[1], false)?;
+        let quantize = Quantization::Quantize { x, scale, zero_point: None, axis: None, dtype: DType::I8 };
+        let quantized = f.push_one(Op::Quantization(quantize))?;
+        let each = Convolution { groups: 4, ..Convolution::pointwise(x, w, None, 4) };
+        let filtered = f.push_one(Op::Convolution(each))?;
+        let recurrent = f.push(Op::Recurrent(Recurrent {
+            cell: Cell::Rnn,
+            x: sequence,
+            initial_h: h,
+            weight_ih: ih,
+            weight_hh: hh,
+            bias: None,
+            way: Way::Forward,
+            output_sequence: true,
+            activation: Activation::Tanh,
+        }))?;
+        let slice = Slice::BySize { x: i, begin: Position::Value(begin), size: vec![2, 3] };
+        let part = f.push_one(Op::Slice(slice))?;
+        Ok::<_, BuildError>(vec![rows, quantized, filtered, recurrent[0], part])
+    })();
+    for (n, value) in outputs.expect("well-typed").into_iter().enumerate() {
+        f.output(&format!("y{n}"), value);
+    }
+    f.finish()
+}
+
 /// Allocations of the median call. The queue through which a call enters the thread pool takes a new block every 63 calls.
 fn allocations(function: Function) -> usize {
     let engine = SoftwareEngine::new(2).expect("threads start");
@@ -122,7 +167,7 @@ fn allocations(function: Function) -> usize {
 
 #[test]
 fn a_call_allocates_nothing() {
-    for function in [small_step(), whole_step(), decoding_step()] {
+    for function in [small_step(), whole_step(), decoding_step(), rare_kernels()] {
         assert_eq!(allocations(function), 0);
     }
 }

@@ -5,7 +5,7 @@ use arcane_mil::{Binary, Compare, Reduce, Unary};
 use arcane_tensor::DType;
 use half::f16;
 
-use super::{Access, Bytes, Context, for_each_task};
+use super::{Access, Bytes, Context, MAX_RANK, for_each_task, starts};
 
 /// Elements of a block.
 const BLOCK: usize = 512;
@@ -144,7 +144,7 @@ fn in_tasks(n: usize, work: usize, task: &(impl Fn(usize, usize) + Sync)) {
 impl Elementwise {
     /// Runs it.
     pub(crate) fn run(&self, context: &Context<'_>) {
-        let operands: Vec<Bytes> = self.operands.iter().map(|a| Bytes(context.pointer(a))).collect();
+        let operands = starts(context, &self.operands);
         let out = Bytes(context.pointer(&self.out));
         in_tasks(self.out.len(), self.out.len(), &|from, to| {
             let mut blocks = [[0i64; BLOCK]; 3];
@@ -267,19 +267,27 @@ impl IntegerReduce {
     /// Runs it.
     pub(crate) fn run(&self, context: &Context<'_>) {
         let (x, out) = (Bytes(context.pointer(&self.x)), Bytes(context.pointer(&self.out)));
+        // x's dimensions, of length 1 where they are those of the other kind.
         let chosen = |reduced: bool| {
-            let axes = (0..self.reduced.len()).filter(move |&i| self.reduced[i] == reduced);
-            axes.map(|i| (self.x.shape[i], self.x.strides[i])).unzip::<usize, usize, Vec<_>, Vec<_>>()
+            let mut shape = [1; MAX_RANK];
+            for (i, length) in shape.iter_mut().enumerate().take(self.reduced.len()) {
+                if self.reduced[i] == reduced {
+                    *length = self.x.shape[i];
+                }
+            }
+            shape
         };
-        let ((kept, kept_strides), (inner, inner_strides)) = (chosen(false), chosen(true));
+        let rank = self.reduced.len();
+        let (kept, inner) = (chosen(false), chosen(true));
+        let (kept, inner, strides) = (&kept[..rank], &inner[..rank], &self.x.strides);
         let count: usize = inner.iter().product();
         in_tasks(self.out.len(), self.x.len(), &|from, to| {
             for i in from..to {
-                let first = place(&kept, &kept_strides, i);
+                let first = place(kept, strides, i);
                 // SAFETY: the planner lays both inside their memories; tasks write disjoint elements.
                 unsafe {
-                    let elements = (0..count)
-                        .map(|j| load(self.x.dtype, x.get(), first + place(&inner, &inner_strides, j)));
+                    let elements =
+                        (0..count).map(|j| load(self.x.dtype, x.get(), first + place(inner, strides, j)));
                     store(self.out.dtype, out.get(), i, reduce(self.kind, elements, count));
                 }
             }

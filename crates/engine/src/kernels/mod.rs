@@ -310,6 +310,22 @@ impl Bytes {
     }
 }
 
+/// The most dimensions of a value.
+pub(crate) const MAX_RANK: usize = 5;
+
+/// The most operands and results of a kernel on a list of them: a recurrence of two directions has 16.
+const MOST_OPERANDS: usize = 24;
+
+/// The starts of some accesses, without allocating; the rest of the list is null.
+pub(crate) fn starts(context: &Context<'_>, accesses: &[Access]) -> [Bytes; MOST_OPERANDS] {
+    let mut found = [Bytes(std::ptr::null_mut()); MOST_OPERANDS];
+    assert!(accesses.len() <= MOST_OPERANDS, "{} operands", accesses.len());
+    for (start, access) in found.iter_mut().zip(accesses) {
+        *start = Bytes(context.pointer(access));
+    }
+    found
+}
+
 /// Calls `task` for 0..n, in parallel by halving.
 pub(crate) fn for_each_task(n: usize, task: &(impl Fn(usize) + Sync)) {
     fn halve(from: usize, to: usize, task: &(impl Fn(usize) + Sync)) {

@@ -2,7 +2,7 @@
 
 use arcane_tensor::DType;
 
-use super::{Access, Bytes, Context, for_each_task, narrow, widen};
+use super::{Access, Context, for_each_task, narrow, starts, widen};
 
 /// Elements that are worth a task.
 const TASK: usize = 16 * 1024;
@@ -40,7 +40,7 @@ unsafe fn float(dtype: DType, from: *const u8, i: usize) -> f64 {
 
 impl Quantize {
     pub(super) fn run(&self, context: &Context<'_>, operands: &[Access]) {
-        let pointers: Vec<Bytes> = operands.iter().map(|a| Bytes(context.pointer(a))).collect();
+        let pointers = starts(context, operands);
         let (x, scale, out) = (&operands[0], &operands[1], &operands[operands.len() - 1]);
         let to = pointers[operands.len() - 1];
         for_each_task(self.count.div_ceil(TASK), &|t| {

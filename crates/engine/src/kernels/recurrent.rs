@@ -2,7 +2,7 @@
 
 use arcane_mil::Activation;
 
-use super::{Access, Bytes, Context, for_each_task, narrow};
+use super::{Access, Bytes, Context, for_each_task, narrow, starts};
 
 /// Which recurrence.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl Recurrence {
     }
 
     pub(super) fn run(&self, context: &Context<'_>, operands: &[Access]) {
-        let pointers: Vec<Bytes> = operands.iter().map(|a| Bytes(context.pointer(a))).collect();
+        let pointers = starts(context, operands);
         let [_, batch, _, _] = self.sizes;
         for_each_task(batch * self.weights.len(), &|t| {
             let sequence = Sequence {

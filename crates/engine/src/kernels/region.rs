@@ -1,7 +1,7 @@
 //! Windows at positions that are known at run time.
 
 use super::index::index_at;
-use super::{Access, Bytes, Context, for_each_task};
+use super::{Access, Bytes, Context, MAX_RANK, for_each_task};
 
 /// A window on a dense array: taken out of it, or put into it.
 #[derive(Clone, Debug)]
@@ -24,7 +24,8 @@ impl Region {
     /// Runs it. A position outside the array is reported, and nothing is moved then.
     pub(crate) fn run(&self, context: &Context<'_>) {
         let begin = context.pointer(&self.begin);
-        let mut first = Vec::with_capacity(self.steps.len());
+        let rank = self.steps.len();
+        let mut first = [0; MAX_RANK];
         for (axis, &step) in self.steps.iter().enumerate() {
             let length = self.whole.shape[axis] as i64;
             // SAFETY: there is one position a dimension.
@@ -36,10 +37,10 @@ impl Region {
                 context.fault.report(context.instruction, given);
                 return;
             }
-            first.push(start);
+            first[axis] = start;
         }
         let (whole, part) = (Bytes(context.pointer(&self.whole)), Bytes(context.pointer(&self.part)));
-        let (size, rank) = (self.part.dtype.size(), first.len());
+        let size = self.part.dtype.size();
         let inner = self.part.shape[rank - 1];
         let rows: usize = self.part.shape[..rank - 1].iter().product();
         let joined = self.steps[rank - 1] == 1 && self.part.strides[rank - 1] == 1;

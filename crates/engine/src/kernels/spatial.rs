@@ -3,7 +3,7 @@
 use arcane_mil::PoolKind;
 use arcane_tensor::DType;
 
-use super::{Access, Bytes, Context, for_each_task, narrow, widen};
+use super::{Access, Bytes, Context, for_each_task, narrow, starts, widen};
 
 /// Elements that are worth a task.
 const TASK: usize = 32 * 1024;
@@ -197,7 +197,7 @@ impl Direct {
 
     pub(super) fn run(&self, context: &Context<'_>, operands: &[Access]) {
         let (out, rest) = operands.split_last().expect("a convolution has operands");
-        let pointers: Vec<Bytes> = rest.iter().map(|a| Bytes(context.pointer(a))).collect();
+        let pointers = starts(context, rest);
         let to = Bytes(context.pointer(out));
         let [a, b, c] = self.axes;
         let lines = a.positions * b.positions;
