@@ -453,3 +453,43 @@ fn a_small_program_without_a_product_is_the_hosts() {
     assert_eq!(programs(64, Placement::Legal), (2, false));
     assert_eq!(programs(64, Placement::Price), (1, true));
 }
+
+#[test]
+fn layers_with_constants_are_joined_up_to_the_limit_on_their_bytes() {
+    const LAYERS: usize = 70;
+    let mut f = Builder::new("f", Opset::Ios18);
+    let x = f.parameter("x", TensorType::new(DType::F32, &[256, 1024]), Role::Batch);
+    let mut h = x;
+    for layer in 0..LAYERS {
+        let w = f.parameter(&format!("w{layer}"), TensorType::new(DType::F32, &[1024, 1024]), Role::Param);
+        let y = f.linear(h, w, None).unwrap();
+        h = f.unary(Unary::Silu, y).unwrap();
+    }
+    f.output("y", h);
+    let chip = Chip::named("m1").unwrap();
+    let options = PlanOptions {
+        precision: Precision::Engine,
+        chip: Some(chip),
+        freeze: true,
+        ..PlanOptions::default()
+    };
+    let plan = plan_functions(&[f.finish()], &options).unwrap();
+    let constants = |f: &Function| -> Vec<usize> {
+        let constant = f.parameters().iter().filter(|p| p.role == Role::Constant);
+        constant.map(|p| f.ty(p.value).bytes()).collect()
+    };
+    let runs = plan.call("f").unwrap().runs().filter(|(name, _)| plan.place(name) == Some(Place::Engine));
+    let run: Vec<&Function> = runs.filter_map(|(name, _)| plan.program.function(name)).collect();
+    assert_eq!(run.iter().map(|f| constants(f).len()).sum::<usize>(), LAYERS);
+    let most = run.iter().map(|f| constants(f).iter().sum::<usize>()).max().unwrap();
+    // Two megabytes a layer, and less than two layers short of the limit.
+    let limit = *chip.limits.max_weight_bytes;
+    assert!(most <= limit && most * 2 > limit, "{most} of {limit} bytes in one program");
+    for f in run {
+        assert!(
+            !arcane_chip::violations(chip, f).iter().any(arcane_chip::Violation::is_fatal),
+            "{}",
+            f.name()
+        );
+    }
+}
